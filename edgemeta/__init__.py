@@ -1,0 +1,35 @@
+"""Federated meta-learning for devices that cannot carry PyTorch.
+
+The names below are loaded when first used, so that `import edgemeta` and `edgemeta --help` stay fast and a
+board that only predicts never loads the coordinator.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from edgemeta import nn as nn
+    from edgemeta.config import RunConfig as RunConfig
+    from edgemeta.fed.simulation import RunResult as RunResult
+    from edgemeta.fed.simulation import simulate as simulate
+    from edgemeta.meta.trained import TrainedModel as TrainedModel
+    from edgemeta.meta.trained import load_model as load_model
+
+_HOMES = {
+    "RunConfig": "edgemeta.config",
+    "RunResult": "edgemeta.fed.simulation",
+    "TrainedModel": "edgemeta.meta.trained",
+    "load_model": "edgemeta.meta.trained",
+    "simulate": "edgemeta.fed.simulation",
+}
+__all__ = ["RunConfig", "RunResult", "TrainedModel", "load_model", "nn", "simulate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("data", "fed", "meta", "nn"):
+        return import_module(f"edgemeta.{name}")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'edgemeta' has no attribute '{name}'")
