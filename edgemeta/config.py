@@ -1,0 +1,300 @@
+"""Settings: frozen records, read from TOML, checked for type and range with every complaint shown at once.
+
+The names of models, learners, partitions and the like are checked where those live (`edgemeta.fed.plan` collects
+them); what follows from the data (input shape, classes) is filled in there too.
+"""
+
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from edgemeta.errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+Record = TypeVar("Record")
+
+
+def _number(default: Any, low: float, high: float = math.inf, *, above: bool = False) -> Any:
+    """A field with a range: `low` itself is allowed unless `above`."""
+    return field(default=default, metadata={"low": low, "high": high, "above": above})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network. What is None is taken from the data."""
+
+    name: str = "cnn"
+    input_shape: tuple[int, ...] | None = None
+    classes: tuple[str, ...] | int | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where samples come from and who has which. Shares are 0 to 1; pixel_noise is a sigma in the pixel range 0..1."""
+
+    source: str = "synthetic"
+    participants: int = _number(10, 1, 100_000)
+    held_out: int = _number(0, 0)
+    partition: str = "shards:2"
+    validation: float = _number(0.0, 0, 0.9)
+    label_noise: float = _number(0.0, 0, 1)
+    pixel_noise: float = _number(0.0, 0, 1)
+    noisy_participants: float = _number(1.0, 0, 1)
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One stretch of rounds with one recipe. rounds = 0, in the last phase: until stopped."""
+
+    name: str = ""
+    algorithm: str = "fedavg"
+    rounds: int = _number(20, 0)
+    local_steps: int | None = _number(None, 1)
+    local_epochs: int | None = _number(None, 1)
+    batch_size: int = _number(32, 1)
+    lr: float = _number(0.02, 0, above=True)
+    momentum: float = _number(0.0, 0, 1)
+    weight_decay: float = _number(0.0, 0)
+    lr_decay: float = _number(1.0, 0, 1, above=True)
+    inner_lr: float = _number(0.05, 0, above=True)
+    inner_steps: int = _number(1, 1)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How rounds are opened and closed. What is None follows from the number of training participants."""
+
+    fraction_fit: float = _number(1.0, 0, 1, above=True)
+    min_available_clients: int | None = _number(None, 1)
+    min_fit_clients: int | None = _number(None, 1)
+    round_deadline_s: float = _number(600.0, 0, above=True)
+    optimizer: str = "sgd"
+    aggregator: str = "mean"
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """When and how the global model is scored. grid: further (steps, support) pairs."""
+
+    every: int = _number(5, 1)
+    adapt_steps: int = _number(5, 0)
+    adapt_lr: float = _number(0.05, 0, above=True)
+    support: int = _number(100, 1)
+    grid: tuple[tuple[int, int], ...] = ()
+
+
+META_TRAINING = PhaseConfig(name="meta-training", algorithm="fomaml", local_steps=10)
+FEDERATED = PhaseConfig(name="federated", algorithm="fedavg", local_steps=10)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result."""
+
+    seed: int = _number(0, 0, 2**63 - 1)
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    phases: tuple[PhaseConfig, ...] = (META_TRAINING, FEDERATED)
+    server: ServerConfig = ServerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def config_from(settings: Mapping[str, Any]) -> RunConfig:
+    """Return a checked RunConfig; raises ConfigError that lists every unknown key, wrong type and wrong value."""
+    config = record_from(RunConfig, settings)
+    complaints = []
+    for i, phase in enumerate(config.phases):
+        if phase.local_steps and phase.local_epochs:
+            complaints.append(f"phases.{i} has local_steps and local_epochs: give one of them")
+        if phase.rounds == 0 and i < len(config.phases) - 1:
+            complaints.append(
+                f"phases.{i}.rounds is 0 (until stopped), and phases follow: only the last one may be endless"
+            )
+    if not config.phases:
+        complaints.append("phases is empty: give at least one")
+    if config.data.held_out >= config.data.participants:
+        complaints.append(
+            f"data.held_out is {config.data.held_out} of {config.data.participants} participants: "
+            "leave one or more to train on"
+        )
+    if complaints:
+        raise ConfigError("; ".join(complaints))
+    return config
+
+
+def record_from(kind: type[Record], settings: Mapping[str, Any]) -> Record:
+    """Return one checked record, say a PhaseConfig that came over the wire; raises ConfigError."""
+    complaints: list[str] = []
+    record: Record = _record(kind, settings, "", complaints)
+    if complaints:
+        raise ConfigError("; ".join(complaints))
+    return record
+
+
+def read_settings(source: str | Path) -> dict[str, Any]:
+    """Return the settings of a preset (by name) or a TOML file, unchecked, with phases; raises ConfigError."""
+    path = Path(source)
+    preset = PRESETS / f"{source}.toml"
+    if not path.is_file():
+        if not preset.is_file():
+            known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.toml")))
+            raise ConfigError(
+                f"no configuration file or preset '{source}': give a path to a TOML file, or one of {known}"
+            )
+        path = preset
+    try:
+        return default_settings() | tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}; expected a TOML file") from None
+
+
+def default_settings() -> dict[str, Any]:
+    """Return the settings that `assign` needs to find even when nothing has set them: the list of phases."""
+    return {"phases": to_dict(RunConfig())["phases"]}
+
+
+def assign(settings: dict[str, Any], text: str) -> None:
+    """Apply one KEY=VALUE to settings in place: dotted keys, list items by index, a TOML value or else a string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"'{text}' is not KEY=VALUE: write for example phases.0.lr=0.05")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    *path, last = key.strip().split(".")
+    here: Any = settings
+    for part in path:
+        here = _item(here, part, key) if isinstance(here, list) else here.setdefault(part, {})
+        if not isinstance(here, dict | list):
+            raise ConfigError(f"'{key}': '{part}' holds a value and has no keys below it")
+    if isinstance(here, list):
+        _item(here, last, key)
+        here[int(last)] = parsed
+    else:
+        here[last] = parsed
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Return nested dicts and lists, without the settings that are None."""
+    return _plain(asdict(config))  # type: ignore[no-any-return]
+
+
+def to_toml(config: RunConfig) -> str:
+    """Return the configuration as TOML that `config_from` reads back as the same record."""
+    settings = to_dict(config)
+    lines = [f"{key} = {_toml(value)}" for key, value in settings.items() if not isinstance(value, dict | list)]
+    for key, value in settings.items():
+        for table in value if isinstance(value, list) else [value] if isinstance(value, dict) else []:
+            lines += ["", f"[[{key}]]" if isinstance(value, list) else f"[{key}]"]
+            lines += [f"{name} = {_toml(item)}" for name, item in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def differences(a: RunConfig, b: RunConfig) -> list[str]:
+    """Return one line for each setting in which two configurations differ."""
+    left, right = _flat(to_dict(a)), _flat(to_dict(b))
+    keys = [*left, *(key for key in right if key not in left)]
+    return [f"{key}: {left.get(key)!r} and {right.get(key)!r}" for key in keys if left.get(key) != right.get(key)]
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return a hint at what an unknown name may have been meant to be."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
+
+
+def _record(kind: Any, settings: Any, path: str, complaints: list[str]) -> Any:
+    """Build the dataclass `kind` from a table, appending to `complaints` whatever is wrong with it."""
+    if not isinstance(settings, Mapping):
+        complaints.append(f"{path[:-1] or 'the configuration'} is {settings!r}: expected a table")
+        return kind()
+    known = [entry.name for entry in fields(kind)]
+    complaints += [f"unknown setting '{path}{key}': {nearest(key, known)}" for key in settings if key not in known]
+    hints, values = get_type_hints(kind), {}
+    for entry in fields(kind):
+        if entry.name in settings:
+            try:
+                values[entry.name] = _value(hints[entry.name], settings[entry.name], path + entry.name, complaints)
+                _check_range(values[entry.name], entry.metadata)
+            except ValueError as error:
+                complaints.append(f"{path}{entry.name} is {settings[entry.name]!r}: {error}")
+                values.pop(entry.name, None)
+        elif entry.default is MISSING:  # pragma: no cover - every setting has a default
+            raise TypeError(f"{kind.__name__}.{entry.name} needs a default")
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, path: str, complaints: list[str]) -> Any:
+    """Return `value` as the type `hint`; raises ValueError that says what was expected."""
+    if is_dataclass(hint):
+        return _record(hint, value, f"{path}.", complaints)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError("expected a list")
+        kinds = get_args(hint)
+        if kinds[-1] is not Ellipsis and len(value) != len(kinds):
+            raise ValueError(f"expected a list of {len(kinds)}")
+        return tuple(_value(kinds[0], item, f"{path}.{i}", complaints) for i, item in enumerate(value))
+    if get_origin(hint) is UnionType:
+        return _union([kind for kind in get_args(hint) if kind is not NoneType], value, path, complaints)
+    if hint is float and type(value) in (int, float):
+        if not math.isfinite(value):
+            raise ValueError("expected a finite number")
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"expected {({int: 'a whole number', float: 'a number', str: 'a string'})[hint]}")
+    return value
+
+
+def _union(kinds: list[Any], value: Any, path: str, complaints: list[str]) -> Any:
+    """Return `value` as the first of `kinds` that it fits; None stands for 'not set'."""
+    if value is None:
+        return None
+    errors = []
+    for kind in kinds:
+        try:
+            return _value(kind, value, path, complaints)
+        except ValueError as error:
+            errors.append(str(error))
+    raise ValueError(" or ".join(errors))
+
+
+def _check_range(value: Any, metadata: Mapping[str, Any]) -> None:
+    if "low" not in metadata or value is None:
+        return
+    low, high, above = metadata["low"], metadata["high"], metadata["above"]
+    if value < low or value > high or (above and value == low):
+        upper = f" and at most {high:g}" if high < math.inf else ""
+        raise ValueError(f"expected {'more than' if above else 'at least'} {low:g}{upper}")
+
+
+def _item(items: list[Any], part: str, key: str) -> Any:
+    if not part.isdecimal() or int(part) >= len(items):
+        raise ConfigError(f"'{key}': there is no item '{part}' in a list of {len(items)}, counted from 0")
+    return items[int(part)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        return {path[:-1]: value}
+    return {key: leaf for name, item in items for key, leaf in _flat(item, f"{path}{name}.").items()}
+
+
+# JSON's strings, numbers, booleans and lists are TOML's too; only a float's exponent form and infinity might not be,
+# and infinities are refused on reading.
+def _toml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

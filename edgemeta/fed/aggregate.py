@@ -1,0 +1,38 @@
+"""Folding a round's updates into the next global model.
+
+An update is delta = client - server. Aggregators fold (delta, weight) pairs in the order given, which is by
+participant number and never by arrival; weights are numbers of training samples.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from edgemeta.nn import Vector
+
+BLOCK = 1 << 16  # parameters handled at once, so that the float64 products stay in the cache
+
+
+def weighted_mean(updates: Iterable[tuple[Vector, int]], size: int) -> Vector:
+    """FedAvg's mean, sum n_k/n delta_k (McMahan et al. 2017), summed in float64 one update at a time.
+
+    Returns (size,) float32. Each delta is needed only while it is folded in, so they can come from files.
+    """
+    total, samples = np.zeros(size, np.float64), 0
+    for delta, weight in updates:
+        for start in range(0, size, BLOCK):
+            block = slice(start, start + BLOCK)
+            total[block] += np.multiply(delta[block], weight, dtype=np.float64)
+        samples += weight
+    total /= samples
+    return total.astype(np.float32)
+
+
+def sgd(theta: Vector, delta: Vector) -> Vector:
+    """The server's step with rate 1: theta + mean delta, which is FedAvg."""
+    return theta + delta
+
+
+Aggregator = Callable[[Iterable[tuple[Vector, int]], int], Vector]
+AGGREGATORS: dict[str, Aggregator] = {"mean": weighted_mean}
+OPTIMIZERS: dict[str, Callable[[Vector, Vector], Vector]] = {"sgd": sgd}

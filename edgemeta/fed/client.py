@@ -1,0 +1,70 @@
+"""What a participant does for a round: a pure function of what it was sent, its own data and its private state."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgemeta.config import PhaseConfig
+from edgemeta.errors import DivergedError
+from edgemeta.fed.streams import Stream, generator
+from edgemeta.meta import LocalState, Samples, begin, steps_in, take_step
+from edgemeta.meta.learners import LEARNERS, Vectors
+from edgemeta.nn import Model, Vector, Workspace
+
+Draws = Callable[[int], np.random.Generator]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a round's local work leads to. shared: name -> client - server; private stays on the device."""
+
+    shared: Mapping[str, Vector]
+    private: Mapping[str, Vector]
+    samples: int
+    loss: float
+    gradient_evaluations: int
+
+
+def draws(seed: int, phase: int, round_number: int, participant: int) -> Draws:
+    """Return step -> generator for one participant's local steps of one round."""
+    return lambda step: generator(seed, Stream.TRAINING, phase, round_number, participant, step)
+
+
+def client_update(
+    model: Model, recipe: PhaseConfig, shared: Vectors, private: Vectors, data: Samples, draw: Draws
+) -> Update:
+    """Do a round's local steps from the shared vectors, and return the update; no argument is changed.
+
+    Raises DivergedError when a loss is not finite.
+    """
+    state = begin(model, recipe, shared, private)
+    for _ in local_steps(model, recipe, state, data, draw):
+        pass
+    return finish(recipe, shared, state, data.size)
+
+
+def local_steps(model: Model, recipe: PhaseConfig, state: LocalState, data: Samples, draw: Draws) -> Iterator[None]:
+    """Take the local steps that are left, yielding after each: stop there, save the state, go on another day."""
+    workspace = Workspace()
+    while state.step < steps_in(recipe, data.size):
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the loss
+            take_step(model, recipe, state, data, draw(state.step), workspace)
+        if not math.isfinite(state.loss_sum):
+            raise DivergedError(
+                f"the loss is not finite after local step {state.step} ({recipe.algorithm}): "
+                f"training diverged; lower lr ({recipe.lr:g}) or inner_lr ({recipe.inner_lr:g})"
+            )
+        yield
+
+
+def finish(recipe: PhaseConfig, shared: Vectors, state: LocalState, samples: int) -> Update:
+    """Return the update of finished local steps."""
+    return Update(
+        shared={name: state.vectors[name] - start for name, start in shared.items()},
+        private={name: vector for name, vector in state.vectors.items() if name not in shared},
+        samples=samples,
+        loss=state.loss_sum / state.step,
+        gradient_evaluations=state.step * LEARNERS[recipe.algorithm].evaluations(recipe),
+    )

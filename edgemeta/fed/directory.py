@@ -1,0 +1,162 @@
+"""The run directory: what is on disk, in which order it gets there, and how a killed run finds its place again.
+
+    run.toml               the whole configuration, as resolved
+    progress.json          where the run is: the commit point, replaced atomically
+    history.jsonl          one record a finished round
+    model.safetensors      the latest global model
+    summary.json           written last
+    rounds/000012/         the model that round 12 led to, and the updates and scores that its next round collects
+
+A round's model is written first, then `progress.json` says that it counts, then the rest follows from that: whatever
+is newer than the progress is left-overs of a kill, and is dropped or made again on opening.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgemeta.config import RunConfig, config_from, differences, read_settings, to_toml
+from edgemeta.errors import ConfigError, StorageError
+from edgemeta.storage import storing, sync_folder, write_atomic
+
+
+class RunDirectory:
+    """A run directory, opened and locked for one process; `close` lets it go."""
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path = path
+        with storing(path):
+            (path / "rounds").mkdir(parents=True, exist_ok=True)
+            self._lock = open(path / "lock", "wb")  # noqa: SIM115 - held open for as long as the run
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise StorageError(f"another process runs in {path}: wait for it, or give another folder") from None
+        try:
+            self._claim(config)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another process use the directory."""
+        self._lock.close()
+
+    @property
+    def model_path(self) -> Path:
+        """The latest global model's file."""
+        return self.path / "model.safetensors"
+
+    def load_progress(self) -> dict[str, Any] | None:
+        """Return the last committed progress, or None in a new directory; history that is newer is dropped."""
+        path = self.path / "progress.json"
+        if not path.exists():
+            return None
+        progress: dict[str, Any] = json.loads(path.read_text())
+        records = [record for record in self.history() if record["round"] < progress["round"]]
+        write_atomic(self.path / "history.jsonl", [_line(record) for record in records])
+        self._publish(self.round_model(progress["model"]))
+        return progress
+
+    def commit(self, progress: Mapping[str, Any]) -> None:
+        """Make `progress` the place where the run goes on, and its model the latest one."""
+        write_atomic(self.path / "progress.json", [json.dumps(progress).encode()])
+        self._publish(self.round_model(progress["model"]))
+
+    def round_model(self, round_number: int) -> Path:
+        """Return the file of the model that a round led to; its folder exists."""
+        return self._folder(round_number) / "model.safetensors"
+
+    def update_path(self, round_number: int, participant: int) -> Path:
+        """Return where a participant's update for a round is kept."""
+        return self._folder(round_number) / f"update-{participant:06d}.safetensors"
+
+    def evaluation_path(self, round_number: int, participant: int) -> Path:
+        """Return where a participant's scores of a round's model are kept."""
+        return self._folder(round_number) / f"evaluation-{participant:06d}.json"
+
+    def collected(self, round_number: int, kind: str) -> dict[int, Path]:
+        """Return participant -> file for what a round ("update" or "evaluation") has collected so far."""
+        files = sorted(self._folder(round_number).glob(f"{kind}-*"))
+        return {int(file.stem.split("-")[1]): file for file in files if file.suffix != ".tmp"}
+
+    def forget_before(self, round_number: int) -> None:
+        """Remove the folders of earlier rounds, which nothing needs any more."""
+        for folder in (self.path / "rounds").iterdir():
+            if folder.name.isdecimal() and int(folder.name) < round_number:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the records of the finished rounds; a line that a power cut left half written ends the list."""
+        records = []
+        path = self.path / "history.jsonl"
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+            if not line.endswith(b"\n"):
+                break
+            records.append(json.loads(line))
+        return records
+
+    def append_record(self, record: Mapping[str, Any]) -> None:
+        """Add a round's record to the history."""
+        path = self.path / "history.jsonl"
+        with storing(path), open(path, "ab") as file:
+            file.write(_line(record))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary: its presence means that the run is finished."""
+        write_atomic(self.path / "summary.json", [json.dumps(summary, indent=2).encode(), b"\n"])
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return the summary of a finished run, or None."""
+        path = self.path / "summary.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def _claim(self, config: RunConfig) -> None:
+        path = self.path / "run.toml"
+        if path.exists():
+            differing = differences(config_from(read_settings(path)), config)
+            if differing:
+                raise ConfigError(
+                    f"{self.path} holds a run of another configuration ({'; '.join(differing)}): "
+                    "give another folder, or the same settings to go on"
+                )
+        else:
+            write_atomic(path, [to_toml(config).encode()])
+
+    def _folder(self, round_number: int) -> Path:
+        folder = self.path / "rounds" / f"{round_number:06d}"
+        with storing(folder):
+            folder.mkdir(exist_ok=True)
+        return folder
+
+    def _publish(self, model: Path) -> None:
+        """Make model.safetensors the same file as a round's model: a second name, so no second copy on the card."""
+        if self.model_path.exists() and os.path.samefile(self.model_path, model):
+            return
+        temporary = self.model_path.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        with storing(self.model_path):
+            try:
+                os.link(model, temporary)
+            except OSError:  # a file system without hard links, such as a stick's
+                write_atomic(self.model_path, [model.read_bytes()])
+                return
+            os.replace(temporary, self.model_path)
+            sync_folder(self.path)
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record).encode() + b"\n"
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file that need not survive a power cut."""
+    with storing(path), open(path, "wb") as file:
+        file.writelines(parts)

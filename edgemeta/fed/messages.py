@@ -1,0 +1,140 @@
+"""What travels between coordinator and participants: tensors with a few strings of metadata (safetensors).
+
+The same bytes in a simulation and over HTTP, so that both count the same.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemeta.config import EvaluationConfig, PhaseConfig, record_from
+from edgemeta.errors import EdgemetaError, InputError, ModelFileError
+from edgemeta.fed.client import Update
+from edgemeta.nn import Layout, Vector
+from edgemeta.nn.files import FORMAT, encode_header, encode_tensors, read_tensors
+
+MAX_SAMPLES = 1_000_000_000  # more than a board can hold; a count above it is a mistake or an attack on the mean
+FLOAT32 = np.dtype("<f4")
+
+
+class Refused(EdgemetaError):
+    """A message that does not count. reason: a short stable string, also the label under which it is counted."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task for one participant. kind: "train" or "evaluate"; counted: the last round in which its update counted."""
+
+    kind: str
+    round: int
+    phase: int
+    participant: int
+    seed: int
+    recipe: PhaseConfig
+    evaluation: EvaluationConfig
+    layout: str
+    counted: int
+
+    def header(self, size: int) -> bytes:
+        """Return the message's bytes before the `size` float32 parameters."""
+        plain = {key: value for key, value in asdict(self).items() if key not in ("recipe", "evaluation")}
+        settings = asdict(self.recipe) if self.kind == "train" else asdict(self.evaluation)
+        settings = {key: value for key, value in settings.items() if value is not None}
+        batch = {} if self.kind == "train" else {"batch_size": str(self.recipe.batch_size)}
+        metadata = {key: str(value) for key, value in plain.items()} | {"recipe": json.dumps(settings)} | batch
+        return encode_header({"theta": (FLOAT32, (size,))}, {"format": FORMAT, **metadata})
+
+
+def read_work(path: Path, layout: Layout) -> tuple[Work, Vector]:
+    """Return a task and its parameters; raises ModelFileError when it is damaged or for another layout."""
+    tensors, metadata = read_tensors(path)
+    try:
+        kind, settings = metadata["kind"], json.loads(metadata["recipe"])
+        train = kind == "train"
+        numbers = {key: int(metadata[key]) for key in ("round", "phase", "participant", "seed", "counted")}
+        recipe = record_from(PhaseConfig, settings if train else {"batch_size": int(metadata["batch_size"])})
+        evaluation = EvaluationConfig() if train else record_from(EvaluationConfig, settings)
+        theta = tensors["theta"]
+        if metadata["layout"] != layout.fingerprint or theta.shape != (layout.size,) or theta.dtype != FLOAT32:
+            raise InputError(f"it is for layout {metadata['layout']}, and this device has {layout.fingerprint}")
+    except (KeyError, ValueError, InputError) as error:
+        raise ModelFileError(f"the task in {path} cannot be used: {error}") from None
+    return Work(kind, recipe=recipe, evaluation=evaluation, layout=metadata["layout"], **numbers), theta
+
+
+def encode_update(update: Update, round_number: int, layout: str) -> list[bytes | memoryview]:
+    """Return an update as the parts of a message."""
+    metrics = {"loss": update.loss, "gradient_evaluations": update.gradient_evaluations}
+    metadata = {
+        "format": FORMAT,
+        "round": str(round_number),
+        "layout": layout,
+        "samples": str(update.samples),
+        "metrics": json.dumps(metrics),
+    }
+    return encode_tensors(dict(update.shared), metadata)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What the coordinator keeps in memory of an accepted update; its numbers stay in the file."""
+
+    path: Path
+    samples: int
+    loss: float
+    gradient_evaluations: int
+    bytes: int
+
+
+def admit_update(path: Path, round_number: int, layout: Layout) -> Delivered:
+    """Return what an update's file says, or raise Refused: the checks that need no knowledge of who sent it."""
+    try:
+        tensors, metadata = read_tensors(path)
+    except ModelFileError as error:
+        raise Refused("bad-tensors", str(error)) from None
+    if metadata.get("layout") != layout.fingerprint:
+        raise Refused("wrong-layout", f"layout {metadata.get('layout')}: this run has {layout.fingerprint}")
+    if metadata.get("round") != str(round_number):
+        raise Refused("wrong-round", f"the update says round {metadata.get('round')}: it was sent to {round_number}")
+    theta = tensors.get("theta")
+    if len(tensors) != 1 or theta is None or theta.shape != (layout.size,) or theta.dtype != FLOAT32:
+        raise Refused("wrong-shape", f"expected one tensor 'theta' of {layout.size} float32")
+    if not all(np.isfinite(theta[start : start + 65536]).all() for start in range(0, layout.size, 65536)):
+        raise Refused("not-finite", "the update holds NaN or infinity: training diverged on the device")
+    samples, loss, evaluations = _counts(metadata)
+    return Delivered(path, samples, loss, evaluations, path.stat().st_size)
+
+
+def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:
+    try:
+        samples, metrics = int(metadata["samples"]), json.loads(metadata["metrics"])
+        loss, evaluations = float(metrics["loss"]), metrics["gradient_evaluations"]
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise Refused("bad-metadata", f"samples or metrics are missing or damaged ({error!r})") from None
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise Refused("bad-samples", f"{samples} samples: expected 1 to {MAX_SAMPLES}")
+    if not math.isfinite(loss) or type(evaluations) is not int or not 0 <= evaluations <= MAX_SAMPLES:
+        raise Refused("bad-metadata", "expected a finite loss and a number of gradient evaluations")
+    return samples, loss, evaluations
+
+
+def admit_evaluation(body: bytes) -> dict[str, Any]:
+    """Return one participant's scores from the body of an evaluation message, or raise Refused."""
+    try:
+        metrics = json.loads(body)["metrics"]
+        scores = [metrics["before"], metrics["after"], *metrics["grid"]]
+        sound = all(type(n) in (int, float) and math.isfinite(n) for score in scores for n in (score["loss"], *score.values()))
+        if not sound or type(metrics["samples"]) is not int or not 1 <= metrics["samples"] <= MAX_SAMPLES:
+            raise ValueError("scores must be finite numbers, and samples a positive one")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Refused("bad-evaluation", f"expected {{'metrics': scores before, after and over the grid}}: {error!r}") from None
+    return dict(metrics)

@@ -1,0 +1,72 @@
+"""Who has which data in an experiment: one data set cut into participants, with noise where it is asked for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from edgemeta.config import DataConfig
+from edgemeta.data import Dataset, Split, add_noise, partition
+from edgemeta.errors import DataError
+from edgemeta.fed.streams import Stream, generator
+from edgemeta.meta import Samples
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One participant's data, read when first used. label_noise and pixel_noise spoil the training part only."""
+
+    train_set: Dataset
+    test_set: Dataset
+    number: int = 0
+    seed: int = 0
+    label_noise: float = 0.0
+    pixel_noise: float = 0.0
+
+    @cached_property
+    def train(self) -> Samples:
+        """The training samples."""
+        x, y = self.train_set.load()
+        if self.label_noise or self.pixel_noise:
+            rng = generator(self.seed, Stream.NOISE, self.number)
+            x, y = add_noise(x, y, len(self.train_set.classes), self.label_noise, self.pixel_noise, rng)
+        return Samples(x, y)
+
+    @cached_property
+    def test(self) -> Samples:
+        """The samples that are scored, and used for nothing else."""
+        return Samples(*self.test_set.load())
+
+
+def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant], tuple[int, int]]:
+    """Return the participants of a data set, and how many (training, test) samples were left out to make them equal.
+
+    With `validation`, that share of each participant's training data is scored instead of its test data, so that
+    settings can be tuned without looking at the test data. Raises DataError where the data cannot be divided so.
+    """
+    parts = partition(
+        split.train.labels,
+        split.test.labels,
+        len(split.train.classes),
+        data.participants,
+        data.partition,
+        generator(seed, Stream.PARTITION),
+    )
+    noisy = round(data.noisy_participants * data.participants)
+    spoilt = set(generator(seed, Stream.NOISE).permutation(data.participants)[:noisy].tolist())
+    participants = []
+    for k in range(data.participants):
+        train, test = split.train.take(parts.train[k]), split.test.take(parts.test[k])
+        if data.validation:
+            train, test = _set_aside(train, data.validation, generator(seed, Stream.VALIDATION, k))
+        if not len(train) or not len(test):
+            raise DataError(f"participant {k} would have {len(train)} training and {len(test)} test samples: use fewer participants")
+        noise = (data.label_noise, data.pixel_noise) if k in spoilt else (0.0, 0.0)
+        participants.append(Participant(train.for_participant(k), test.for_participant(k), k, seed, *noise))
+    return participants, parts.left_out
+
+
+def _set_aside(train: Dataset, share: float, rng: np.random.Generator) -> tuple[Dataset, Dataset]:
+    order = rng.permutation(len(train)).astype(np.int64)
+    aside = max(1, round(share * len(train)))
+    return train.take(np.sort(order[aside:])), train.take(np.sort(order[:aside]))

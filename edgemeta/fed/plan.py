@@ -1,0 +1,119 @@
+"""What a run will do: its configuration with everything resolved, and which round follows which recipe."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from edgemeta.config import ModelConfig, PhaseConfig, RunConfig, ServerConfig, nearest
+from edgemeta.data import parse_partition
+from edgemeta.errors import ConfigError, InputError
+from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
+from edgemeta.meta import LEARNERS
+from edgemeta.nn import MODELS, PICTURES, Model, build
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved configuration, and the schedule that follows from it. Rounds count from 1 over all phases."""
+
+    config: RunConfig
+
+    @property
+    def training_participants(self) -> int:
+        """How many participants train; the ones after them are held out."""
+        return self.config.data.participants - self.config.data.held_out
+
+    @property
+    def last_round(self) -> int | None:
+        """The number of the last round; None when the last phase is endless."""
+        rounds = [phase.rounds for phase in self.config.phases]
+        return sum(rounds) if rounds[-1] else None
+
+    def phase_of(self, round_number: int) -> int:
+        """Return the index of the phase to which a round belongs."""
+        end = 0
+        for i, phase in enumerate(self.config.phases):
+            end += phase.rounds
+            if round_number <= end:
+                return i
+        return len(self.config.phases) - 1
+
+    def recipe(self, round_number: int) -> PhaseConfig:
+        """Return the phase's settings with the round's own learning rate, which decays within a phase."""
+        index = self.phase_of(round_number)
+        phase = self.config.phases[index]
+        before = sum(earlier.rounds for earlier in self.config.phases[:index])
+        return replace(phase, lr=phase.lr * phase.lr_decay ** max(round_number - before - 1, 0))
+
+    def is_evaluated(self, round_number: int) -> bool:
+        """Say whether a round's model is scored: the start, every so many rounds, and the last."""
+        return round_number % self.config.evaluation.every == 0 or round_number == self.last_round
+
+    @cached_property
+    def server(self) -> ServerConfig:
+        """The server's settings, for brevity."""
+        return self.config.server
+
+
+def resolve(config: RunConfig, input_shape: tuple[int, ...], classes: tuple[str, ...], network: Model | None) -> RunConfig:
+    """Return the configuration with everything filled in that follows from the data or from other settings.
+
+    network: one's own, instead of a named model. Raises ConfigError with every complaint about names and combinations.
+    """
+    train = config.data.participants - config.data.held_out
+    server = replace(
+        config.server,
+        min_available_clients=config.server.min_available_clients or train,
+        min_fit_clients=config.server.min_fit_clients or min(2, train),
+    )
+    model = ModelConfig("custom" if network else config.model.name, input_shape, classes)
+    phases = tuple(
+        replace(phase, name=phase.name or phase.algorithm, local_steps=None if phase.local_epochs else phase.local_steps or 10)
+        for phase in config.phases
+    )
+    resolved = replace(config, model=model, server=server, phases=phases)
+    complaints = _unknown_names(resolved) + _impossible(resolved, train)
+    if not complaints:
+        try:
+            network or network_of(resolved)
+        except InputError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise ConfigError("; ".join(complaints))
+    return resolved
+
+
+def network_of(config: RunConfig) -> Model:
+    """Return the network that a resolved configuration names; pictures are normalised, other inputs are as they are."""
+    shape, classes = config.model.input_shape, config.model.classes
+    assert shape is not None  # resolved
+    assert isinstance(classes, tuple)
+    normalization = {"normalization": PICTURES} if len(shape) == 3 else {}
+    return build(config.model.name, shape, len(classes), **normalization)
+
+
+def _unknown_names(config: RunConfig) -> list[str]:
+    named = [
+        ("model", config.model.name, [*MODELS, "custom"]),
+        ("aggregator", config.server.aggregator, list(AGGREGATORS)),
+        ("optimizer", config.server.optimizer, list(OPTIMIZERS)),
+        *(("algorithm", phase.algorithm, list(LEARNERS)) for phase in config.phases),
+    ]
+    complaints = [
+        f"unknown {kind} '{name}': {nearest(name, known)}; known are {', '.join(known)}"
+        for kind, name, known in named
+        if name not in known
+    ]
+    try:
+        parse_partition(config.data.partition)
+    except InputError as error:
+        complaints.append(str(error))
+    return complaints
+
+
+def _impossible(config: RunConfig, train: int) -> list[str]:
+    complaints = []
+    for name in ("min_available_clients", "min_fit_clients"):
+        value = getattr(config.server, name)
+        if value > train:
+            complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
+    return complaints

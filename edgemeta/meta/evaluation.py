@@ -1,0 +1,92 @@
+"""Adaptation, and scores before and after it.
+
+Adaptation sees a participant's training data only; the test data is scored and nothing else.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from edgemeta.config import EvaluationConfig
+from edgemeta.meta.samples import Samples
+from edgemeta.nn import Model, Vector, Workspace
+from edgemeta.nn.losses import LOSSES
+
+SCORE_BATCH = 128  # samples scored at once; bounds memory, and is fixed so that the result does not depend on it
+
+
+def adapt(
+    model: Model,
+    theta: Vector,
+    support: Samples,
+    *,
+    steps: int,
+    lr: float,
+    batch_size: int,
+    rng: np.random.Generator,
+    workspace: Workspace | None = None,
+) -> Vector:
+    """Return new parameters, `steps` SGD steps from theta on the support set.
+
+    A step uses the whole support set when it fits `batch_size`, else a batch drawn from it.
+    """
+    workspace, theta = workspace or Workspace(), theta.copy()
+    for _ in range(steps):
+        batch = support
+        if support.size > batch_size:
+            batch = support.take(rng.choice(support.size, batch_size, replace=False))
+        _, gradient = model.loss_and_grad(theta, batch.x, batch.y, workspace)
+        theta -= lr * gradient
+    return theta
+
+
+def score(model: Model, theta: Vector, test: Samples, workspace: Workspace | None = None) -> dict[str, float]:
+    """Return {"loss": mean loss} of the test samples and, for a classifier, {"accuracy": share classified right}."""
+    workspace = workspace or Workspace()
+    loss, right = 0.0, 0
+    for start in range(0, test.size, SCORE_BATCH):
+        batch = test.take(slice(start, start + SCORE_BATCH))
+        outputs = model.forward(theta, batch.x, workspace)
+        loss += LOSSES[model.loss](outputs, batch.y)[0] * batch.size
+        if model.loss == "cross-entropy":
+            right += int(np.count_nonzero(outputs.argmax(axis=1) == batch.y))
+    scores = {"loss": loss / test.size}
+    return scores | {"accuracy": right / test.size} if model.loss == "cross-entropy" else scores
+
+
+def evaluate(
+    model: Model,
+    theta: Vector,
+    train: Samples,
+    test: Samples,
+    settings: EvaluationConfig,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Return one participant's scores of theta as it is, adapted on its training data, and over the grid.
+
+    {"samples": test samples, "before": scores, "after": scores, "grid": [{"steps", "support", **scores}]}; every
+    adaptation draws its support set from the front of one shuffled order, so that larger ones contain smaller ones.
+    """
+    workspace = Workspace()
+    order = rng.permutation(train.size)
+
+    def adapted(steps: int, support: int) -> dict[str, float]:
+        personal = adapt(
+            model,
+            theta,
+            train.take(order[:support]),
+            steps=steps,
+            lr=settings.adapt_lr,
+            batch_size=batch_size,
+            rng=rng,
+            workspace=workspace,
+        )
+        return score(model, personal, test, workspace)
+
+    return {
+        "samples": test.size,
+        "before": score(model, theta, test, workspace),
+        "after": adapted(settings.adapt_steps, settings.support),
+        "grid": [{"steps": k, "support": n, **adapted(k, n)} for k, n in settings.grid],
+    }

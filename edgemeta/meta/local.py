@@ -1,0 +1,119 @@
+"""A participant's local work: steps of one learner, which can stop between any two and go on from a file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemeta.config import PhaseConfig
+from edgemeta.errors import DataError
+from edgemeta.meta.learners import Vectors, learner
+from edgemeta.meta.samples import Samples
+from edgemeta.nn import Model, Vector, Workspace
+
+
+@dataclass
+class LocalState:
+    """Where a participant is in its local work: everything that the next step depends on, but for the data.
+
+    vectors: the local copies, shared and private. velocity: of momentum SGD, for the vectors that have one.
+    order: the shuffled indices of the current pass over the data; cursor: how many of them are used.
+    """
+
+    vectors: dict[str, Vector]
+    velocity: dict[str, Vector]
+    order: NDArray[np.int64]
+    cursor: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the state as named arrays, for a tensor file."""
+        numbers = np.array([self.cursor, self.step, self.loss_sum], np.float64)
+        vectors = {f"vector.{name}": vector for name, vector in self.vectors.items()}
+        velocity = {f"velocity.{name}": vector for name, vector in self.velocity.items()}
+        return vectors | velocity | {"order": self.order, "numbers": numbers}
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, NDArray[Any]]) -> "LocalState":
+        """Return the state that `tensors` was made from, in memory of its own."""
+
+        def named(prefix: str) -> dict[str, Vector]:
+            return {name.removeprefix(prefix): np.array(a) for name, a in tensors.items() if name.startswith(prefix)}
+
+        cursor, step, loss_sum = tensors["numbers"].tolist()
+        return LocalState(
+            named("vector."), named("velocity."), np.array(tensors["order"]), int(cursor), int(step), loss_sum
+        )
+
+
+def begin(model: Model, recipe: PhaseConfig, shared: Vectors, private: Vectors) -> LocalState:
+    """Return the state before the first local step. private: what earlier rounds left on the device, or nothing."""
+    fresh = {name: start(model) for name, start in learner(recipe.algorithm).private.items()}
+    vectors = {name: vector.copy() for name, vector in (fresh | dict(private) | dict(shared)).items()}
+    return LocalState(vectors, {}, np.empty(0, np.int64))
+
+
+def steps_in(recipe: PhaseConfig, samples: int) -> int:
+    """Return how many local steps a round has for a participant with so many samples."""
+    if recipe.local_epochs is None:
+        return recipe.local_steps or 10
+    return recipe.local_epochs * -(-samples // (recipe.batch_size * learner(recipe.algorithm).batches(recipe)))
+
+
+def take_step(
+    model: Model,
+    recipe: PhaseConfig,
+    state: LocalState,
+    data: Samples,
+    rng: np.random.Generator,
+    workspace: Workspace,
+) -> None:
+    """Take one local step, changing `state`.
+
+    rng: the step's own generator, so that a step can be repeated after a power cut with the same draws.
+    Raises DataError when there are fewer samples than the learner needs.
+    """
+    method = learner(recipe.algorithm)
+    batches = [
+        data.take(indices) for indices in _draw(state, data.size, recipe.batch_size, method.batches(recipe), rng)
+    ]
+
+    def grad(theta: Vector, samples: Samples) -> tuple[float, Vector]:
+        return model.loss_and_grad(theta, samples.x, samples.y, workspace)
+
+    loss, directions = method.gradient(grad, state.vectors, batches, recipe)
+    for name, direction in directions.items():
+        _descend(state, name, direction, recipe)
+    state.step += 1
+    state.loss_sum += loss
+
+
+def _descend(state: LocalState, name: str, direction: Vector, recipe: PhaseConfig) -> None:
+    """SGD with momentum and weight decay (Sutskever et al. 2013, in PyTorch's form), in place."""
+    vector = state.vectors[name]
+    if recipe.weight_decay:
+        direction = direction + recipe.weight_decay * vector
+    if recipe.momentum:
+        previous = state.velocity.get(name)
+        direction = direction if previous is None else recipe.momentum * previous + direction
+        state.velocity[name] = direction
+    vector -= recipe.lr * direction
+
+
+def _draw(
+    state: LocalState, count: int, batch_size: int, batches: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Return the indices of the step's disjoint batches: the next ones of a shuffled pass over the data.
+
+    A pass ends with a short step, as an epoch ends with a short batch; what is too short to be split begins a new pass.
+    """
+    if count < batches:
+        raise DataError(f"{count} training samples: this learner needs {batches} or more, to split them into batches")
+    if len(state.order) - state.cursor < batches:
+        state.order, state.cursor = rng.permutation(count).astype(np.int64), 0
+    chosen = state.order[state.cursor : state.cursor + batch_size * batches]
+    state.cursor += len(chosen)
+    return np.array_split(chosen, batches)

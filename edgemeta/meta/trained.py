@@ -1,0 +1,79 @@
+"""A model file in use: predict, adapt, save."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemeta.errors import DataError
+from edgemeta.meta.evaluation import SCORE_BATCH, adapt
+from edgemeta.meta.samples import Samples
+from edgemeta.nn import Model, Vector, Workspace, softmax
+from edgemeta.nn.files import load_parameters, save_model
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with its parameters and the names of its classes."""
+
+    network: Model
+    theta: Vector
+    classes: tuple[str, ...]
+    round: int = 0
+
+    def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Return probabilities (B, classes).
+
+        images: (B, H, W, C), uint8 or float in [0, 1] (what the model was trained on, where that was no pictures);
+        one image without the batch's axis is taken as a batch of one.
+        """
+        images = np.asarray(images)
+        batch = images[np.newaxis] if images.ndim == len(self.network.input_shape) else images
+        workspace = Workspace()
+        parts = [
+            softmax(self.network.forward(self.theta, batch[start : start + SCORE_BATCH], workspace))
+            for start in range(0, max(len(batch), 1), SCORE_BATCH)
+        ]
+        return np.concatenate(parts)
+
+    def adapt(
+        self,
+        images: NDArray[Any],
+        labels: Sequence[str] | NDArray[Any],
+        steps: int = 5,
+        *,
+        lr: float = 0.05,
+        batch_size: int = 32,
+        seed: int = 0,
+    ) -> "TrainedModel":
+        """Return a model that took a few SGD steps on one's own samples.
+
+        labels: class names or indices into `classes`. Raises DataError for a label that the model does not know.
+        """
+        support = Samples(np.asarray(images), self._indices(np.asarray(labels)))
+        rng = np.random.default_rng(seed)
+        theta = adapt(self.network, self.theta, support, steps=steps, lr=lr, batch_size=batch_size, rng=rng)
+        return replace(self, theta=theta)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file, atomically."""
+        save_model(Path(path), self.network, self.theta, self.classes, self.round)
+
+    def _indices(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        if labels.dtype.kind in "iu":
+            return labels.astype(np.int64)
+        unknown = sorted(set(labels.tolist()) - set(self.classes))
+        if unknown:
+            raise DataError(
+                f"the model does not know {', '.join(map(str, unknown))}: its classes are {', '.join(self.classes)}"
+            )
+        return np.array([self.classes.index(label) for label in labels.tolist()], np.int64)
+
+
+def load_model(path: str | Path) -> TrainedModel:
+    """Return the model in a file; raises ModelFileError that says what is wrong with it."""
+    network, theta, classes, round_number = load_parameters(Path(path))
+    return TrainedModel(network, theta, classes, round_number)

@@ -1,0 +1,26 @@
+"""The network: layers with manual backward passes over one flat parameter vector, and model files."""
+
+from edgemeta.nn.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU
+from edgemeta.nn.layout import Layout, Vector
+from edgemeta.nn.losses import softmax
+from edgemeta.nn.model import PICTURES, Model, Normalization
+from edgemeta.nn.models import MODELS, build
+from edgemeta.nn.workspace import Workspace
+
+__all__ = [
+    "MODELS",
+    "PICTURES",
+    "Conv2d",
+    "Dense",
+    "Flatten",
+    "Layer",
+    "Layout",
+    "MaxPool2d",
+    "Model",
+    "Normalization",
+    "ReLU",
+    "Vector",
+    "Workspace",
+    "build",
+    "softmax",
+]

@@ -1,0 +1,161 @@
+"""Tensors in files and messages: the safetensors format, and the model files written in it.
+
+A file is an 8-byte little-endian header length, a JSON header, and the tensors' raw little-endian bytes without gaps.
+Nothing in it is trusted: lengths are held against limits and the file's size before anything is allocated.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemeta.errors import InputError, ModelFileError
+from edgemeta.nn.layout import Shape, Vector
+from edgemeta.nn.model import Model, Normalization, layers_from
+from edgemeta.nn.models import MODELS, build
+from edgemeta.storage import write_atomic
+
+FORMAT = "edgemeta/1"
+MAX_HEADER_BYTES = 1 << 20  # a header names tensors and carries settings; ours are a few kB
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "I64": np.dtype("<i8"),
+    "U8": np.dtype("u1"),
+}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself. tensors: name -> (dtype, shape, offset in bytes from the file's start)."""
+
+    tensors: Mapping[str, tuple[np.dtype[Any], Shape, int]]
+    metadata: Mapping[str, str]
+
+
+def encode_header(tensors: Mapping[str, tuple[np.dtype[Any], Shape]], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes that come before the tensors' data, which must follow in the order of `tensors`."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        start, end = end, end + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the data starts at a multiple of 8, so that it can be mapped
+    return len(text).to_bytes(8, "little") + text
+
+
+def encode_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """Return a whole file as parts to be written one after the other; the data is not copied."""
+    arrays = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in tensors.items()}
+    head = encode_header({name: (array.dtype, array.shape) for name, array in arrays.items()}, metadata)
+    return [head, *(array.reshape(-1).view(np.uint8).data for array in arrays.values())]
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Return the header of an open file, checked against its size; raises ModelFileError for anything unsound."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+        raise ModelFileError(
+            f"the header is said to take {length} bytes of a file of {size}: cut short or no safetensors"
+        )
+    try:
+        header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {})
+        tensors = {name: _tensor(entry, 8 + length) for name, entry in header.items()}
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("metadata must be strings")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"the header is damaged ({error}): expected safetensors") from None
+    end = 8 + length
+    for dtype, shape, offset in sorted(tensors.values(), key=lambda entry: entry[2]):
+        if offset != end:
+            raise ModelFileError("tensors overlap or leave gaps: expected each to start where the one before ends")
+        end += dtype.itemsize * math.prod(shape)
+    if end != size:
+        raise ModelFileError(f"the tensors take {end} bytes and the file has {size}: it was cut short or added to")
+    return Header(tensors, metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Array], Mapping[str, str]]:
+    """Return name -> array, mapped from the file read-only, and the metadata.
+
+    Raises ModelFileError that names the file. The mapping stays valid when the file is replaced by a rename.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = read_header(file)
+            return {
+                name: np.memmap(file, dtype, "r", offset, shape) if math.prod(shape) else np.empty(shape, dtype)
+                for name, (dtype, shape, offset) in header.tensors.items()
+            }, header.metadata
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror}; expected a model file") from None
+    except ModelFileError as error:
+        raise ModelFileError(f"cannot use {path}: {error}") from None
+
+
+def save_model(path: Path, model: Model, theta: Vector, classes: Sequence[str], round_number: int) -> None:
+    """Write a model file, atomically. Equal arguments give equal bytes: no timestamp enters it."""
+    write_atomic(path, encode_tensors(model.layout.views(theta), model_metadata(model, classes, round_number)))
+
+
+def model_metadata(model: Model, classes: Sequence[str], round_number: int) -> dict[str, str]:
+    """Return what a model file says besides its tensors."""
+    return {
+        "format": FORMAT,
+        "model": model.name,
+        "input_shape": ",".join(map(str, model.input_shape)),
+        "classes": json.dumps(list(classes), ensure_ascii=False),
+        "normalization": json.dumps({"mean": model.normalization.mean, "std": model.normalization.std}),
+        "layout": model.layout.fingerprint,
+        "round": str(round_number),
+        "loss": model.loss,
+    } | ({} if model.name in MODELS else {"layers": json.dumps(model.describe())})
+
+
+def load_parameters(path: Path) -> tuple[Model, Vector, tuple[str, ...], int]:
+    """Return (model, theta, class names, round) from a model file; raises ModelFileError that says what is wrong."""
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise ModelFileError(f"{path} is of format {metadata.get('format')!r}: expected '{FORMAT}'")
+    try:
+        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
+        model = model_from(metadata, len(classes))
+        if metadata["layout"] != model.layout.fingerprint:
+            raise InputError(
+                f"its layout is {metadata['layout']}, but its description gives {model.layout.fingerprint}"
+            )
+        return model, model.layout.flatten(tensors), classes, int(metadata["round"])
+    except (ValueError, KeyError, TypeError, InputError) as error:
+        raise ModelFileError(f"cannot use {path}: {error}; was it written by a newer version?") from None
+
+
+def model_from(metadata: Mapping[str, str], outputs: int) -> Model:
+    """Return the network that a model file's metadata describes; raises what the caller turns into ModelFileError."""
+    shape = tuple(int(size) for size in metadata["input_shape"].split(","))
+    normalization = Normalization(**{key: float(value) for key, value in json.loads(metadata["normalization"]).items()})
+    loss = metadata.get("loss", "cross-entropy")
+    if "layers" in metadata:
+        layers = layers_from(json.loads(metadata["layers"]))
+        return Model(layers, shape, loss, normalization, metadata["model"])
+    return build(metadata["model"], shape, outputs, loss, normalization)
+
+
+def _tensor(entry: Mapping[str, Any], start: int) -> tuple[np.dtype[Any], Shape, int]:
+    dtype, shape, (begin, end) = DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+    if not all(type(n) is int and 0 <= n < 2**48 for n in (*shape, begin, end)) or len(shape) > 8:
+        raise ValueError("sizes and offsets must be whole numbers from 0")
+    if end - begin != dtype.itemsize * math.prod(shape):
+        raise ValueError("a tensor's offsets do not span its shape")
+    return dtype, shape, start + begin

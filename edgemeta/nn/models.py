@@ -1,0 +1,46 @@
+"""The models that have a name."""
+
+from collections.abc import Callable, Sequence
+
+from edgemeta.errors import InputError
+from edgemeta.nn.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU
+from edgemeta.nn.model import RAW, Model, Normalization
+
+
+def cnn(outputs: int) -> list[Layer]:
+    """Two 5x5 convolutions and a dense layer of 512: the reference experiment's network."""
+    return [
+        *(Conv2d(32, 5), ReLU(), MaxPool2d(2)),
+        *(Conv2d(64, 5), ReLU(), MaxPool2d(2)),
+        *(Flatten(), Dense(512), ReLU(), Dense(outputs)),
+    ]
+
+
+def cnn_small(outputs: int) -> list[Layer]:
+    """Two 3x3 convolutions and a dense layer of 128: an eighth of the parameters, for small boards."""
+    return [
+        *(Conv2d(16, 3), ReLU(), MaxPool2d(2)),
+        *(Conv2d(32, 3), ReLU(), MaxPool2d(2)),
+        *(Flatten(), Dense(128), ReLU(), Dense(outputs)),
+    ]
+
+
+def mlp(outputs: int) -> list[Layer]:
+    """Two hidden layers of 200: for sensor readings, and for regression with the loss "mse"."""
+    return [Flatten(), Dense(200), ReLU(), Dense(200), ReLU(), Dense(outputs)]
+
+
+MODELS: dict[str, Callable[[int], list[Layer]]] = {"cnn": cnn, "cnn-small": cnn_small, "mlp": mlp}
+
+
+def build(
+    name: str,
+    input_shape: Sequence[int],
+    classes: int,
+    loss: str = "cross-entropy",
+    normalization: Normalization = RAW,
+) -> Model:
+    """Return a named model for samples of `input_shape` and `classes` outputs; raises InputError for unknown names."""
+    if name not in MODELS:
+        raise InputError(f"unknown model '{name}': expected one of {', '.join(MODELS)}")
+    return Model(MODELS[name](classes), input_shape, loss, normalization, name)
