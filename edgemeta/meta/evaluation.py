@@ -12,6 +12,7 @@ from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace
 from edgemeta.nn.losses import LOSSES
 
+LOSS_CEILING = 1e6  # the score of a loss that is larger or not finite, so that records stay numbers and means mean
 SCORE_BATCH = 128  # samples scored at once; bounds memory, and is fixed so that the result does not depend on it
 
 
@@ -50,7 +51,8 @@ def score(model: Model, theta: Vector, test: Samples, workspace: Workspace | Non
         loss += LOSSES[model.loss](outputs, batch.y)[0] * batch.size
         if model.loss == "cross-entropy":
             right += int(np.count_nonzero(outputs.argmax(axis=1) == batch.y))
-    scores = {"loss": loss / test.size}
+    mean = loss / test.size
+    scores = {"loss": min(mean, LOSS_CEILING) if np.isfinite(mean) else LOSS_CEILING}
     return scores | {"accuracy": right / test.size} if model.loss == "cross-entropy" else scores
 
 
