@@ -1,7 +1,7 @@
 """What a script calls: functions that bring the rooms together with the clock and the file system."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.config import RunConfig, config_from, read_settings
-from edgemeta.data import Dataset, Split, from_arrays, open_data
+from edgemeta.data import Dataset, from_arrays, open_data
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed import Participant, RunResult, divide, network_of, resolve, run
 from edgemeta.meta import load_model
@@ -27,7 +27,7 @@ def simulate(
     model: Model | None = None,
     out: str | Path | None = None,
     init: str | Path | None = None,
-    **hooks: Callable[..., Any],
+    **hooks: Any,
 ) -> RunResult:
     """Run all of a configuration in this process, or go on with the run in `out`, and return what it leads to.
 
@@ -50,7 +50,7 @@ class Prepared:
 
 
 def start(
-    prepared: Prepared, out: str | Path | None = None, init: str | Path | None = None, **hooks: Callable[..., Any]
+    prepared: Prepared, out: str | Path | None = None, init: str | Path | None = None, **hooks: Any
 ) -> RunResult:
     """Run what `prepare` made ready; see `simulate`."""
     theta = initial(prepared.network, prepared.config.seed, init)

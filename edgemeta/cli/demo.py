@@ -1,5 +1,9 @@
 """`edgemeta demo`: the whole thing on the built-in data."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import click
 
 
@@ -12,18 +16,37 @@ def demo() -> None:
     from edgemeta.fed.comparison import alone, fedavg_of
 
     prepared = api.prepare(api.config_of("demo"))
-    config = prepared.config
+    config, participants = prepared.config, prepared.participants
     click.echo(
-        f"{config.data.participants} participants with {len(prepared.participants[0].train_set)} small pictures each, "
-        f"{config.data.partition}, every one with a camera of its own; {config.data.held_out} are new at the end.",
+        f"{len(participants)} participants with {len(participants[0].train_set)} small pictures each ({config.data.partition}),"
+        f" every one with a camera of its own; the last {config.data.held_out} are new: they take no part in training.",
         err=True,
     )
     summaries = {}
-    for name, settings in (("meta-trained, then FedAvg", config), ("FedAvg alone", fedavg_of(config))):
+    for name, settings in (("meta-training, then FedAvg", config), ("FedAvg", fedavg_of(config))):
         click.echo(f"\n{name}", err=True)
         progress = Progress(Plan(settings).last_round)
-        run = api.start(replace(prepared, config=settings), on_round=progress.on_round, on_participant=progress.on_participant)
-        summaries[name] = run.summary
+        summaries[name] = api.start(
+            replace(prepared, config=settings), on_round=progress.on_round, on_participant=progress.on_participant
+        ).summary
+    click.echo("\neach alone", err=True)
     theta = api.initial(prepared.network, config.seed, None)
-    summaries["each alone"] = alone(config, prepared.network, theta, prepared.participants)
+    summaries["each alone"] = alone(config, prepared.network, theta, participants)
+
     rows = [[name, *_accuracies(summary)] for name, summary in summaries.items()]
+    rows[-1][1] = rows[-1][3] = "-"
+    click.echo("\nAccuracy on test pictures, mean over participants, and the tenth percentile of the adapted ones:\n")
+    click.echo(table(["", "participants", "adapted", "(p10)", "new ones", "adapted", "(p10)"], rows))
+    click.echo(
+        f"\nAdapted: {config.evaluation.adapt_steps} local steps on {config.evaluation.support} of a participant's own "
+        "pictures. All three took as many gradients\non each participant; alone, a new one is given that whole time too."
+    )
+
+
+def _accuracies(summary: Mapping[str, Any]) -> list[str]:
+    """Return mean accuracies before and after adaptation and the tenth percentile, of participants and new ones."""
+    cells = []
+    for key in ("evaluation", "evaluation_new"):
+        before, after = summary[key]["before"]["accuracy"], summary[key]["after"]["accuracy"]
+        cells += [f"{100 * share:.1f}%" for share in (before["mean"], after["mean"], after["p10"])]
+    return cells

@@ -72,7 +72,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> N
     trained = load_model(model)
     shape = trained.network.input_shape
     if len(shape) != 3:
-        raise DataError(f"{model} takes samples of shape {shape}: expected a model of pictures (height, width, channels)")
+        raise DataError(f"{model} takes samples of shape {shape}: expected a model of pictures (H, W, C)")
     found: dict[str, list[dict[str, Any]]] = {}
     for image in images:
         chances = trained.predict(read_picture(image, shape))[0]

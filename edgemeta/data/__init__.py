@@ -1,6 +1,6 @@
 """Data: readers, the built-in synthetic set, partitions and noise. Only labels are read until pixels are used."""
 
-from edgemeta.data.dataset import Dataset, Split, describe, from_arrays
+from edgemeta.data.dataset import Dataset, Split, describe, from_arrays, with_classes
 from edgemeta.data.noise import add_noise
 from edgemeta.data.partitions import Partition, parse_partition, partition
 from edgemeta.data.spec import open_data
@@ -15,4 +15,5 @@ __all__ = [
     "open_data",
     "parse_partition",
     "partition",
+    "with_classes",
 ]

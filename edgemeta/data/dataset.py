@@ -155,6 +155,19 @@ def split_by_content(data: Dataset, digests: Sequence[str], kind: str, skipped: 
     return Split(data.take(~test), data.take(test), kind, skipped)
 
 
+def with_classes(data: Dataset, classes: Sequence[str]) -> Dataset:
+    """Return the samples labelled by position in `classes`, a model's, by name; it may have more than the data.
+
+    Raises DataError that names the classes which the model does not know.
+    """
+    used = [data.classes[i] for i in np.unique(data.labels).tolist()]
+    unknown = [name for name in used if name not in classes]
+    if unknown:
+        raise DataError(f"the model does not know {', '.join(unknown)}: its classes are {', '.join(classes)}")
+    numbers = [classes.index(name) if name in classes else -1 for name in data.classes]
+    return replace(data, labels=np.array(numbers, np.int64)[data.labels], classes=tuple(classes))
+
+
 def describe(split: Split) -> dict[str, Any]:
     """Return a summary, ready for JSON: kind, shape, sizes, skipped files, and samples of each class."""
     count = len(split.train.classes)

@@ -48,7 +48,8 @@ def _plain(phase: PhaseConfig) -> PhaseConfig:
     """Return a phase of plain SGD with as many gradient evaluations: more steps, as each takes one."""
     if phase.local_steps is None:  # an epoch sees every sample once, whatever the learner
         return replace(phase, algorithm="fedavg")
-    return replace(phase, algorithm="fedavg", local_steps=phase.local_steps * learner(phase.algorithm).evaluations(phase))
+    steps = phase.local_steps * learner(phase.algorithm).evaluations(phase)
+    return replace(phase, algorithm="fedavg", local_steps=steps)
 
 
 def _one_phase(config: RunConfig, samples: int) -> PhaseConfig:
