@@ -16,6 +16,7 @@ from edgemeta.nn.losses import LOSSES
 SCORE_BATCH = 128  # samples scored at once; bounds memory, and is fixed so that the result does not depend on it
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows shows in the scores
 def adapt(
     model: Model,
     theta: Vector,
@@ -41,6 +42,7 @@ def adapt(
     return theta
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def score(model: Model, theta: Vector, test: Samples, workspace: Workspace | None = None) -> dict[str, float]:
     """Return {"loss": mean loss} of the test samples and, for a classifier, {"accuracy": share classified right}.
 
