@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgemeta.config import EvaluationConfig
+from edgemeta.errors import DataError
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace
 from edgemeta.nn.losses import LOSSES
@@ -16,6 +17,7 @@ LOSS_CEILING = 1e6  # the score of a loss that is larger or not finite, so that 
 SCORE_BATCH = 128  # samples scored at once; bounds memory, and is fixed so that the result does not depend on it
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows shows in the scores
 def adapt(
     model: Model,
     theta: Vector,
@@ -41,8 +43,14 @@ def adapt(
     return theta
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def score(model: Model, theta: Vector, test: Samples, workspace: Workspace | None = None) -> dict[str, float]:
-    """Return {"loss": mean loss} of the test samples and, for a classifier, {"accuracy": share classified right}."""
+    """Return {"loss": mean loss} of the test samples and, for a classifier, {"accuracy": share classified right}.
+
+    Raises DataError when there are none, InputError for a label that the network does not know.
+    """
+    if not test.size:
+        raise DataError("no test samples: expected one or more to score the model on")
     workspace = workspace or Workspace()
     loss, right = 0.0, 0
     for start in range(0, test.size, SCORE_BATCH):

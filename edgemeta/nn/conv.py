@@ -10,6 +10,7 @@ the cache is read back by the product at once, and the whole batch never exists 
 makes it again instead of keeping it.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -70,10 +71,10 @@ def _correlate(padded: Array, weight: Array, key: str, scratch: Workspace) -> Ar
 def _blocks(padded: Array, kernel: tuple[int, int], scratch: Workspace) -> Any:
     """Yield (slice of samples, their columns (samples*H*W, kh*kw*C)) over the batch."""
     fields = sliding_window_view(padded, kernel, axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)  # (B, H, W, kh, kw, C)
-    row_bytes = int(np.prod(fields.shape[1:])) * padded.itemsize
+    row_bytes = math.prod(fields.shape[1:]) * padded.itemsize
     step = max(1, BLOCK_BYTES // row_bytes)
     for start in range(0, len(padded), step):
         block = slice(start, min(start + step, len(padded)))
         columns = scratch.array("columns", fields[block].shape, padded.dtype)
         columns[...] = fields[block]
-        yield block, columns.reshape(-1, int(np.prod(kernel)) * padded.shape[3])
+        yield block, columns.reshape(-1, math.prod(kernel) * padded.shape[3])

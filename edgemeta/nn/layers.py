@@ -9,6 +9,7 @@ Arrays that forward and backward return may lie in `scratch`, and last until the
 Shapes: B batch, H height, W width, C channels in, O channels or units out. Pictures are (B, H, W, C).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -128,7 +129,7 @@ class Flatten:
 
     def shapes(self, shape: Shape) -> tuple[Shape, dict[str, Shape]]:
         """Return (D,); there are no tensors."""
-        return (int(np.prod(shape)),), {}
+        return (math.prod(shape),), {}
 
     def forward(self, _: Tensors, x: Array, _scratch: Workspace) -> tuple[Array, Backward]:
         """Flatten all but the batch's axis."""
@@ -136,7 +137,7 @@ class Flatten:
         def backward(dy: Array, _: Tensors, _need: bool) -> Array:
             return dy.reshape(x.shape)
 
-        return x.reshape(len(x), -1), backward
+        return x.reshape(len(x), math.prod(x.shape[1:])), backward
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ class Normalization:
     mean: float = 0.0
     std: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
+            raise InputError(f"{self}: expected finite numbers, and a standard deviation above 0")
+
 
 RAW = Normalization()
 PICTURES = Normalization(mean=0.5, std=0.25)
@@ -51,7 +55,9 @@ class Model:
     ) -> None:
         if loss not in LOSSES:
             raise InputError(f"unknown loss '{loss}': expected one of {', '.join(LOSSES)}")
-        self.layers, self.input_shape, self.name = tuple(layers), tuple(input_shape), name
+        self.layers, self.input_shape, self.name = tuple(layers), tuple(map(int, input_shape)), name
+        if not self.input_shape or min(self.input_shape) < 1:
+            raise InputError(f"an input shape of {self.input_shape}: expected one or more sizes, each 1 or more")
         self.loss, self.normalization = loss, normalization
         self._keys: list[dict[str, str]] = []  # for each layer: its own tensor name -> name in the layout
         entries: list[tuple[str, Shape]] = []
@@ -95,12 +101,12 @@ class Model:
             raise InputError(
                 f"a batch of {len(x)} samples with {len(y)} labels: expected as many labels, and one or more"
             )
-        if self.loss == "cross-entropy" and (int(y.min()) < 0 or int(y.max()) >= self.outputs):
-            raise InputError(f"labels run from {y.min()} to {y.max()}: this network knows 0 to {self.outputs - 1}")
         grad = np.empty_like(theta) if out is None else out
         grads = self.layout.views(grad)
-        out, backwards = self._forward(self.layout.views(theta), self._inputs(x, theta.dtype), workspace or Workspace())
-        loss, dh = LOSSES[self.loss](out, y)
+        outputs, backwards = self._forward(
+            self.layout.views(theta), self._inputs(x, theta.dtype), workspace or Workspace()
+        )
+        loss, dh = LOSSES[self.loss](outputs, y)
         for i in range(len(self.layers) - 1, -1, -1):
             mine = {tensor: grads[key] for tensor, key in self._keys[i].items()}
             dh = backwards[i](dh, mine, i > 0)  # type: ignore[assignment]   # None only from the first layer

@@ -1,5 +1,6 @@
 """Scratch memory that outlives a step, so that no step allocates what the one before could have left it."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class Workspace:
 
     def array(self, key: Any, shape: Shape, dtype: Any) -> NDArray[Any]:
         """Return an array of `shape` with unspecified content, in the memory that `key` had before if it fits."""
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
         buffer = self._buffers.get(key)
         if buffer is None or buffer.dtype != dtype or buffer.size < size:
             buffer = self._buffers[key] = np.empty(size, dtype)
