@@ -3,6 +3,7 @@
 from edgemeta.data.dataset import Dataset, Split, describe, from_arrays
 from edgemeta.data.noise import add_noise
 from edgemeta.data.partitions import Partition, parse_partition, partition
+from edgemeta.data.pictures import read_picture
 from edgemeta.data.spec import open_data
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "open_data",
     "parse_partition",
     "partition",
+    "read_picture",
 ]

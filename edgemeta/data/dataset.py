@@ -1,8 +1,10 @@
 """Samples that are known by their labels and read when they are used."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,6 +169,15 @@ def describe(split: Split) -> dict[str, Any]:
         "skipped": split.skipped,
         "classes": {name: {"train": train[i], "test": test[i]} for i, name in enumerate(split.train.classes)},
     }
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to read `path` into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}; expected a file that can be read") from None
 
 
 def _array(values: Any, name: str) -> Array:

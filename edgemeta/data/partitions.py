@@ -153,8 +153,10 @@ def _same_mix(train: Counts, there: Counts) -> Counts:
     size = min(math.floor(limits.min() + SNAP), int(there.sum()) // len(train))
     if size == 0:
         raise DataError("the test set has too few samples of some class to give everyone one: use fewer participants")
-    low, rest = np.divmod(weights * size, sizes[:, np.newaxis])
-    return low + _ups(rest / sizes[:, np.newaxis], size - low.sum(axis=1), there - low.sum(axis=0))
+    low = weights * size // sizes[:, np.newaxis]
+    rest = weights * size % sizes[:, np.newaxis]
+    ups = _ups(rest / sizes[:, np.newaxis], size - low.sum(axis=1), there - low.sum(axis=0))
+    return (low + ups).astype(np.int64)
 
 
 def _ups(parts: Matrix, need: Counts, room: Counts) -> Counts:
