@@ -141,6 +141,11 @@ def checked_labels(y: Array, classes: int) -> Indices:
     return y.astype(np.int64)
 
 
+def class_counts(labels: Indices, classes: int) -> NDArray[np.int64]:
+    """Return the number of samples of each class."""
+    return np.bincount(labels.astype(np.intp), minlength=classes).astype(np.int64)  # intp: bincount's index on 32 bits
+
+
 def split_by_content(data: Dataset, digests: Sequence[str], kind: str, skipped: int = 0) -> Split:
     """Return a split in which a sample's own content (its hexadecimal digest) decides on which side it is.
 
@@ -160,7 +165,7 @@ def split_by_content(data: Dataset, digests: Sequence[str], kind: str, skipped: 
 def describe(split: Split) -> dict[str, Any]:
     """Return a summary, ready for JSON: kind, shape, sizes, skipped files, and samples of each class."""
     count = len(split.train.classes)
-    train, test = (np.bincount(part.labels, minlength=count).tolist() for part in (split.train, split.test))
+    train, test = (class_counts(part.labels, count).tolist() for part in (split.train, split.test))
     return {
         "kind": split.kind,
         "shape": list(split.train.shape),

@@ -11,8 +11,8 @@ from edgemeta.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-# Formats that Pillow decodes by itself; others (EPS, say) would start other programs.
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+# Formats that Pillow decodes by itself (others, such as EPS, start other programs), the usual ones first.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 WHITE = 255
 TAIL_BYTES = 1024  # where a whole JPEG has its end mark: some cameras write a little behind it
 DRAFT = 2  # a JPEG is decoded at no less than this many times the size wanted: a camera's picture, up to 8 times faster

@@ -63,7 +63,7 @@ def _stripes(u: Array, v: Array) -> Array:
 
 def _checks(u: Array, v: Array) -> Array:
     cells = [np.abs((w + 0.425) % 0.85 - 0.425) - 0.2125 for w in (u - 0.2125, v - 0.2125)]
-    same = np.where(cells[0] * cells[1] > 0, 1, -1) * np.minimum(np.abs(cells[0]), np.abs(cells[1]))
+    same: Array = np.where(cells[0] * cells[1] > 0, 1, -1) * np.minimum(np.abs(cells[0]), np.abs(cells[1]))
     return np.minimum(_box(u, v, 0.85, 0.85), same)
 
 
