@@ -132,6 +132,12 @@ def class_names(classes: Any, *labels: Array) -> tuple[str, ...]:
     return tuple(str(number) for number in range(highest + 1))
 
 
+def check_several(classes: Sequence[str], where: Path) -> None:
+    """Raise DataError unless there are two classes or more to tell apart."""
+    if len(classes) < 2:
+        raise DataError(f"{where} has one class ({''.join(classes)}): expected two or more to tell apart")
+
+
 def checked_labels(y: Array, classes: int) -> Indices:
     """Return labels as int64; raises DataError unless they are whole numbers from 0 to classes - 1, one a sample."""
     if y.dtype.kind not in "iu" or y.ndim != 1:

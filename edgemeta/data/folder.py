@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgemeta.data.dataset import Array, Dataset, Indices, Split, every, reading, split_by_content
+from edgemeta.data.dataset import Array, Dataset, Indices, Split, check_several, every, reading, split_by_content
 from edgemeta.data.pictures import is_whole, read_picture
 from edgemeta.errors import DataError
 
@@ -33,7 +33,7 @@ def open_folder(root: Path, shape: tuple[int, int, int]) -> Split:
     found = [_pictures(place, classes) for place in places]
     skipped = [path for _, _, bad in found for path in bad]
     if skipped:
-        logger.warning("%s: skipped %s", root, _listed(skipped, "that is no readable picture"))
+        logger.warning("%s: skipped %s", root, _listed(skipped, "no readable picture"))
     parts = []
     for place, (paths, labels, _) in zip(places, found, strict=True):
         if not paths:
@@ -42,6 +42,7 @@ def open_folder(root: Path, shape: tuple[int, int, int]) -> Split:
                 "where the classes are one level down, give one of those folders"
             )
         parts.append(Dataset(labels, classes, shape, _Reader(paths, shape), every(len(paths))))
+    check_several(classes, root)
     for i, name in enumerate(classes):
         if not any((part.labels == i).any() for part in parts):
             logger.warning("%s: the class folder %s has no pictures", root, name)
@@ -69,8 +70,8 @@ class _Reader:
         if not bad:
             return x, labels
         if len(bad) == len(positions):
-            raise DataError(f"cannot read {_listed(bad, 'of those wanted')}: restore the pictures, and start again")
-        logger.warning("left out %s", _listed(bad, "that turned out to be unreadable"))
+            raise DataError(f"cannot read {_listed(bad, 'wanted')}: restore the pictures, and start again")
+        logger.warning("left out %s", _listed(bad, "unreadable"))
         return x[good], labels[good]
 
 
@@ -129,8 +130,9 @@ def _digests(paths: Iterable[str]) -> list[str]:
 
 
 def _listed(paths: Sequence[str], which: str) -> str:
+    number = "1 file" if len(paths) == 1 else f"{len(paths)} files"
     more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return f"{len(paths)} file(s) {which}: {_shown(paths[:NAMED])}{more}"
+    return f"{number} ({which}): {_shown(paths[:NAMED])}{more}"
 
 
 def _shown(names: Iterable[str]) -> str:

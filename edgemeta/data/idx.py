@@ -11,7 +11,18 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemeta.data.dataset import Array, Dataset, Indices, Read, Split, class_names, every, reader_of, reading
+from edgemeta.data.dataset import (
+    Array,
+    Dataset,
+    Indices,
+    Read,
+    Split,
+    check_several,
+    class_names,
+    every,
+    reader_of,
+    reading,
+)
 from edgemeta.data.records import read_records
 from edgemeta.errors import DataError
 
@@ -31,6 +42,7 @@ def open_idx(folder: Path) -> Split:
     if sizes[0][1:] != sizes[1][1:]:
         raise DataError(f"{folder}: training pictures are {sizes[0][1:]} and test pictures {sizes[1][1:]}")
     names = class_names(None, *labels)
+    check_several(names, folder)
     train, test = (
         Dataset(y, names, (*size[1:], 1), _reader(images, size), every(len(y)))
         for (images, _), size, y in zip(files, sizes, labels, strict=True)

@@ -14,6 +14,7 @@ from edgemeta.data.dataset import (
     Dataset,
     Split,
     check_samples,
+    check_several,
     checked_labels,
     class_names,
     every,
@@ -42,6 +43,7 @@ def open_npz(path: Path) -> Split:
         raise DataError(f"{path} has no {', '.join(missing)}: expected x and y, and x_test with y_test or neither")
     labels = [_read(path, name) for name in ("y", "y_test") if name in there]
     names = class_names(_read(path, "classes").ravel() if "classes" in there else None, *labels)
+    check_several(names, path)
     parts = [_dataset(path, name, y, names) for name, y in zip(("x", "x_test"), labels, strict=False)]
     if not tested:
         return split_by_content(parts[0], parts[0].digests(), "npz")
