@@ -43,8 +43,8 @@ def open_npz(path: Path) -> Split:
         raise DataError(f"{path} has no {', '.join(missing)}: expected x and y, and x_test with y_test or neither")
     labels = [_read(path, name) for name in ("y", "y_test") if name in there]
     names = class_names(_read(path, "classes").ravel() if "classes" in there else None, *labels)
-    check_several(names, path)
     parts = [_dataset(path, name, y, names) for name, y in zip(("x", "x_test"), labels, strict=False)]
+    check_several(names, path)
     if not tested:
         return split_by_content(parts[0], parts[0].digests(), "npz")
     if parts[0].shape != parts[1].shape:

@@ -28,7 +28,7 @@ def open_data(spec: str, *, shape: tuple[int, ...] | None = None, seed: int = 0)
     if name == "synthetic":
         split = _synthetic(rest if colon else "", seed)
     else:
-        split = _from_path(Path(os.path.expanduser(spec)), shape or PICTURE_SHAPE)
+        split = _from_path(os.path.expanduser(spec), shape or PICTURE_SHAPE)
     if shape is not None and split.train.shape != tuple(shape):
         raise DataError(
             f"{spec} ({split.kind}) has samples of shape {split.train.shape}, and {tuple(shape)} is wanted: "
@@ -37,13 +37,13 @@ def open_data(spec: str, *, shape: tuple[int, ...] | None = None, seed: int = 0)
     return split
 
 
-def _from_path(path: Path, shape: tuple[int, ...]) -> Split:
+def _from_path(name: str, shape: tuple[int, ...]) -> Split:
+    path = Path(name)
     try:
-        mode = os.stat(path).st_mode
-        names = os.listdir(path) if stat.S_ISDIR(mode) else None
+        names = os.listdir(path) if stat.S_ISDIR(os.stat(name).st_mode) else None  # Path("") would be here
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"no data at '{path}' ({reason}): {EXPECTED}") from None
+        raise DataError(f"no data at '{name}' ({reason}): {EXPECTED}") from None
     if names is None:
         if path.suffix == ".npz":
             return open_npz(path)
