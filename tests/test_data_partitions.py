@@ -81,6 +81,16 @@ def test_shards_of_unlike_classes_take_as_much_as_the_smallest_share_allows():
     assert counts(train, parts.train, 2).tolist() == [[13, 2], [13, 2]]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_class_goes_to_no_more_participants_than_it_has_samples(seed):
+    train, test = np.repeat(np.arange(3), [1, 40, 40]), np.repeat(np.arange(3), 9)
+    parts = partition(train, test, 3, 3, "shards:2", np.random.default_rng(seed))
+    held = counts(train, parts.train, 3) > 0
+    assert held.sum(axis=1).tolist() == [2, 2, 2]
+    assert held.sum(axis=0)[0] == 1
+    check_promises(train, test, 3, 3, parts)
+
+
 def test_dirichlet_mixes_are_as_uneven_as_alpha_says():
     def largest_share(alpha):
         parts = partition(CIFAR_TRAIN, CIFAR_TEST, 10, 100, f"dirichlet:{alpha}", np.random.default_rng(5))

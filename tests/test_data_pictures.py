@@ -151,6 +151,12 @@ def test_what_is_no_picture_is_refused(tmp_path, name):
         read_picture(tmp_path / name, (4, 4, 3))
 
 
+def test_formats_that_start_other_programs_are_not_tried(tmp_path):
+    (tmp_path / "a.eps").write_bytes(BAD["script.eps"])
+    with pytest.raises(DataError, match="cannot identify"):
+        read_picture(tmp_path / "a.eps", (4, 4, 3))
+
+
 def test_other_bad_pictures_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"none\.png"):
         read_picture(tmp_path / "none.png", (4, 4, 3))
