@@ -3,6 +3,7 @@
 from edgemeta.data.dataset import Dataset, Split, describe, from_arrays, with_classes
 from edgemeta.data.noise import add_noise
 from edgemeta.data.partitions import Partition, parse_partition, partition
+from edgemeta.data.pictures import read_picture
 from edgemeta.data.spec import open_data
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "open_data",
     "parse_partition",
     "partition",
+    "read_picture",
     "with_classes",
 ]

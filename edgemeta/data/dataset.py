@@ -1,8 +1,10 @@
 """Samples that are known by their labels and read when they are used."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,6 +132,12 @@ def class_names(classes: Any, *labels: Array) -> tuple[str, ...]:
     return tuple(str(number) for number in range(highest + 1))
 
 
+def check_several(classes: Sequence[str], where: Path) -> None:
+    """Raise DataError unless there are two classes or more to tell apart."""
+    if len(classes) < 2:
+        raise DataError(f"{where} has one class ({''.join(classes)}): expected two or more to tell apart")
+
+
 def checked_labels(y: Array, classes: int) -> Indices:
     """Return labels as int64; raises DataError unless they are whole numbers from 0 to classes - 1, one a sample."""
     if y.dtype.kind not in "iu" or y.ndim != 1:
@@ -137,6 +145,11 @@ def checked_labels(y: Array, classes: int) -> Indices:
     if y.size and (int(y.min()) < 0 or int(y.max()) >= classes):
         raise DataError(f"labels run from {y.min()} to {y.max()}: expected 0 to {classes - 1} for {classes} classes")
     return y.astype(np.int64)
+
+
+def class_counts(labels: Indices, classes: int) -> NDArray[np.int64]:
+    """Return the number of samples of each class."""
+    return np.bincount(labels.astype(np.intp), minlength=classes).astype(np.int64)  # intp: bincount's index on 32 bits
 
 
 def split_by_content(data: Dataset, digests: Sequence[str], kind: str, skipped: int = 0) -> Split:
@@ -171,7 +184,7 @@ def with_classes(data: Dataset, classes: Sequence[str]) -> Dataset:
 def describe(split: Split) -> dict[str, Any]:
     """Return a summary, ready for JSON: kind, shape, sizes, skipped files, and samples of each class."""
     count = len(split.train.classes)
-    train, test = (np.bincount(part.labels, minlength=count).tolist() for part in (split.train, split.test))
+    train, test = (class_counts(part.labels, count).tolist() for part in (split.train, split.test))
     return {
         "kind": split.kind,
         "shape": list(split.train.shape),
@@ -180,6 +193,15 @@ def describe(split: Split) -> dict[str, Any]:
         "skipped": split.skipped,
         "classes": {name: {"train": train[i], "test": test[i]} for i, name in enumerate(split.train.classes)},
     }
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to read `path` into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}; expected a file that can be read") from None
 
 
 def _array(values: Any, name: str) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemeta.data.dataset import Indices, checked_labels
+from edgemeta.data.dataset import Indices, checked_labels, class_counts
 from edgemeta.errors import DataError
 
 Matrix = NDArray[np.float64]
@@ -63,14 +63,14 @@ def partition(
             f"{participants} participants cannot share {len(train_y)} training and {len(test_y)} test samples: "
             "expected from one participant to as many as there are samples of each"
         )
-    there = np.bincount(train_y, minlength=classes).astype(np.int64)
+    there, tests = class_counts(train_y, classes), class_counts(test_y, classes)
     if name == "shards":
         assert isinstance(argument, int)
         train = _shards(there, participants, argument, rng)
     else:
         mixes = np.ones((participants, classes)) if argument is None else _mixes(participants, classes, argument, rng)
         train = _equal_sizes(mixes, there)
-    test = _same_mix(train, np.bincount(test_y, minlength=classes).astype(np.int64))
+    test = _same_mix(train, tests)
     parts = _deal(train_y, train, rng), _deal(test_y, test, rng)
     return Partition(*parts, (len(train_y) - int(train.sum()), len(test_y) - int(test.sum())))
 
@@ -139,30 +139,47 @@ def _rounded(shares: Matrix, room: Counts, size: int) -> Counts:
     whole = np.rint(shares)
     shares = np.where(np.abs(shares - whole) < SNAP, whole, shares)
     low = np.floor(shares).astype(np.int64)
-    return low + _ups(shares - low, size - low.sum(axis=1), room - low.sum(axis=0))
+    ups = _ups(shares - low, size - low.sum(axis=1), room - low.sum(axis=0))
+    assert ups is not None  # the shares keep both bounds, and then whole numbers do
+    return low + ups
 
 
 def _same_mix(train: Counts, there: Counts) -> Counts:
     """Return test samples by participant and class: the training mix, at the largest size that is the same for all."""
     weights = train * (there > 0)
-    sizes = weights.sum(axis=1)
+    sizes = weights.sum(axis=1, keepdims=True)
     if not sizes.all():
         raise DataError("some participants' classes have no test samples: add some, or use another partition")
-    wanted = (weights / sizes[:, np.newaxis]).sum(axis=0)  # for one sample each
-    limits = there[wanted > 0] / wanted[wanted > 0]
-    size = min(math.floor(limits.min() + SNAP), int(there.sum()) // len(train))
-    if size == 0:
+
+    def attempt(size: int) -> Counts | None:
+        low, rest = weights * size // sizes, weights * size % sizes
+        ups = _ups(rest / sizes, size - low.sum(axis=1), there - low.sum(axis=0))
+        return None if ups is None else low + ups
+
+    wanted = (weights / sizes).sum(axis=0)  # for one sample each
+    most = int(there.sum()) // len(train)
+    low = min(most, math.floor((there[wanted > 0] / wanted[wanted > 0]).min() + SNAP))
+    best, high = attempt(low), most
+    # So many fit for certain; where a class has few test samples, rounding its shares down lets more of the others in.
+    while low < high:
+        middle = high if high == most else (low + high + 1) // 2
+        if (found := attempt(middle)) is None:
+            high = middle - 1
+        else:
+            best, low = found, middle
+    if best is None or low == 0:
         raise DataError("the test set has too few samples of some class to give everyone one: use fewer participants")
-    low, rest = np.divmod(weights * size, sizes[:, np.newaxis])
-    return low + _ups(rest / sizes[:, np.newaxis], size - low.sum(axis=1), there - low.sum(axis=0))
+    return best
 
 
-def _ups(parts: Matrix, need: Counts, room: Counts) -> Counts:
+def _ups(parts: Matrix, need: Counts, room: Counts) -> Counts | None:
     """Return zeros and ones: which fractional parts to round up, `need` in each row and at most `room` in a column.
 
-    Since the unrounded numbers keep both bounds, a choice that keeps them exists (flows with whole bounds have whole
-    solutions): rows choose greedily, and where a row finds its columns full, others move along an augmenting path.
+    Rows choose greedily; where one finds its columns full, others move along an augmenting path, so that a choice is
+    found if there is one. There is one where the parts themselves keep both bounds (such flows have whole solutions).
     """
+    if room.min() < 0:
+        return None
     ups = np.zeros(parts.shape, np.int64)
     room, ahead = room.copy(), parts.sum(axis=0)  # ahead: what the columns' remaining rows would like
     for k in range(len(parts)):
@@ -173,12 +190,13 @@ def _ups(parts: Matrix, need: Counts, room: Counts) -> Counts:
         ups[k, chosen] = 1
         room[chosen] -= 1
         for _ in range(int(need[k]) - len(chosen)):
-            _augment(ups, parts > 0, room, k)
+            if not _augment(ups, parts > 0, room, k):
+                return None
     return ups
 
 
-def _augment(ups: Counts, allowed: NDArray[np.bool_], room: Counts, row: int) -> None:
-    """Give `row` one more, moving other rows' ones to other columns where that makes room."""
+def _augment(ups: Counts, allowed: NDArray[np.bool_], room: Counts, row: int) -> bool:
+    """Give `row` one more, moving other rows' ones to other columns where that makes room; return whether it could."""
     came: dict[int, tuple[int, int]] = {int(c): (row, -1) for c in np.flatnonzero(allowed[row] & (ups[row] == 0))}
     queue = list(came)
     for column in queue:
@@ -190,13 +208,13 @@ def _augment(ups: Counts, allowed: NDArray[np.bool_], room: Counts, row: int) ->
                 if previous >= 0:
                     ups[mover, previous] = 0
                 column = previous
-            return
+            return True
         for other in np.flatnonzero(ups[:, column]):
             for c in np.flatnonzero(allowed[other] & (ups[other] == 0)):
                 if int(c) not in came:
                     came[int(c)] = (int(other), column)
                     queue.append(int(c))
-    raise AssertionError("no whole solution")  # pragma: no cover - excluded by the bounds that the shares keep
+    return False
 
 
 def _deal(labels: Indices, counts: Counts, rng: np.random.Generator) -> list[Indices]:
@@ -205,7 +223,7 @@ def _deal(labels: Indices, counts: Counts, rng: np.random.Generator) -> list[Ind
     for c in range(counts.shape[1]):
         shuffled = rng.permutation(np.flatnonzero(labels == c))
         positions.append(shuffled[: counts[:, c].sum()])
-        owners.append(np.repeat(np.arange(len(counts)), counts[:, c]))
+        owners.append(np.repeat(np.arange(len(counts)), counts[:, c].astype(np.intp)))
     owner = np.concatenate(owners)
     order = np.lexsort((rng.random(len(owner)), owner))
     return list(np.concatenate(positions)[order].astype(np.int64).reshape(len(counts), -1))

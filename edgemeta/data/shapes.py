@@ -49,7 +49,8 @@ def _star(u: Array, v: Array) -> Array:
     turn = np.abs((np.arctan2(u, -v) + fifth / 2) % fifth - fifth / 2)  # from the nearest point of the star
     inner_u, inner_v = 0.42 * math.cos(fifth / 2), 0.42 * math.sin(fifth / 2)
     length = math.hypot(1 - inner_u, inner_v)  # of an edge, which runs from (1, 0) to the inner corner
-    return (inner_v * (1 - radius * np.cos(turn)) - (1 - inner_u) * radius * np.sin(turn)) / length
+    edge: Array = (inner_v * (1 - radius * np.cos(turn)) - (1 - inner_u) * radius * np.sin(turn)) / length
+    return edge
 
 
 def _crescent(u: Array, v: Array) -> Array:
@@ -62,7 +63,7 @@ def _stripes(u: Array, v: Array) -> Array:
 
 def _checks(u: Array, v: Array) -> Array:
     cells = [np.abs((w + 0.425) % 0.85 - 0.425) - 0.2125 for w in (u - 0.2125, v - 0.2125)]
-    same = np.where(cells[0] * cells[1] > 0, 1, -1) * np.minimum(np.abs(cells[0]), np.abs(cells[1]))
+    same: Array = np.where(cells[0] * cells[1] > 0, 1, -1) * np.minimum(np.abs(cells[0]), np.abs(cells[1]))
     return np.minimum(_box(u, v, 0.85, 0.85), same)
 
 
@@ -73,8 +74,8 @@ def _heart(u: Array, v: Array) -> Array:
 
 
 def _arrow(u: Array, v: Array) -> Array:
-    head = np.minimum(-v * 0.7 + 0.65 - np.abs(u), 0.05 - v) * 0.75 + 0.0
-    return np.maximum(np.minimum(head, v + 0.95), _box(u, v - 0.4, 0.2, 0.5))
+    head = np.minimum((0.75 * (v + 0.95) - np.abs(u)) * 0.8, 0.05 - v)
+    return np.maximum(head, _box(u, v - 0.4, 0.22, 0.5))
 
 
 def _half(u: Array, v: Array) -> Array:
@@ -89,8 +90,8 @@ def _hourglass(u: Array, v: Array) -> Array:
     return np.minimum((np.abs(v) + 0.12 - np.abs(u)) * 0.7, 0.8 - np.abs(v))
 
 
-def _bolt(u: Array, v: Array) -> Array:
-    return np.minimum(0.24 - np.abs(u - np.abs((v + 0.45) % 0.9 - 0.45) * 1.2 + 0.27) * 0.7, 0.9 - np.abs(v))
+def _tee(u: Array, v: Array) -> Array:
+    return np.maximum(_box(u, v + 0.6, 0.8, 0.25), _box(u, v, 0.25, 0.85))
 
 
 SHAPES: dict[str, Callable[[Array, Array], Array]] = {
@@ -109,5 +110,5 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "half": _half,
     "dots": _dots,
     "hourglass": _hourglass,
-    "bolt": _bolt,
+    "tee": _tee,
 }

@@ -19,8 +19,8 @@ from edgemeta.errors import DataError
 LIMITS = {"samples": (10, 10_000_000), "classes": (2, len(SHAPES)), "size": (8, 128), "seed": (0, 2**63 - 1)}
 TRAIN, TEST, STYLE = 0, 1, 2  # parts of a seed: changing one changes every picture
 BLOCK_PIXELS = 1 << 17  # pixels drawn at a time: some 10 MB of floats
-CLUTTER = 3  # small things in the way
-PARAMETERS = 23 + 6 * CLUTTER  # uniform numbers that a picture takes
+CLUTTER = 2  # small things in the way
+PARAMETERS = 17 + 6 * CLUTTER  # uniform numbers that a picture takes
 
 
 @dataclass(frozen=True)
@@ -96,29 +96,29 @@ def _pictures(numbers: Array, noise: Array, labels: Indices, style: Style) -> ND
     down, right = axis[:, np.newaxis], axis  # the picture runs from -1 to 1 both ways
     pixel = 2 / size
 
-    back, fore = _colours(numbers[:, :9])
-    slope = (n[:, 9] - 0.5) * right + (n[:, 10] - 0.5) * down  # light falls off to one side
+    back, fore = _colours(numbers[:, :7])
+    slope = (n[:, 7] - 0.5) * right + (n[:, 8] - 0.5) * down  # light falls off to one side
     strength, waves, direction = style.wall
     wall = strength * np.sin(
-        math.pi * waves * (math.cos(direction) * right + math.sin(direction) * down) + 2 * math.pi * n[:, 11]
+        math.pi * waves * (math.cos(direction) * right + math.sin(direction) * down) + 2 * math.pi * n[:, 9]
     )
     picture = back[:, np.newaxis, np.newaxis] + (0.3 * slope + wall)[..., np.newaxis]
 
-    radius = 0.42 + 0.28 * n[:, 12]
-    place = (n[:, 13:15] * 2 - 1) * (0.95 - radius)[:, np.newaxis]
-    turn = style.turn + (n[:, 15] - 0.5) * 0.9
-    dx, dy = (right - place[:, 0]) / radius, (down - place[:, 1]) / (radius * (0.85 + 0.3 * n[:, 16]))
+    radius = 0.5 + 0.25 * n[:, 10]
+    place = (n[:, 11:13] * 2 - 1) * (0.95 - radius)[:, np.newaxis]
+    turn = style.turn + (n[:, 13] - 0.5) * 0.7
+    dx, dy = (right - place[:, 0]) / radius, (down - place[:, 1]) / (radius * (0.85 + 0.3 * n[:, 14]))
     u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
     depth = np.empty(u.shape, np.float32)
     for label, shape in enumerate(SHAPES.values()):
         rows = labels == label
         if rows.any():
             depth[rows] = shape(u[rows], v[rows])
-    shade = fore[:, np.newaxis, np.newaxis] + (0.25 * (n[:, 17] - 0.5) * right)[..., np.newaxis]
+    shade = fore[:, np.newaxis, np.newaxis] + (0.25 * (n[:, 15] - 0.5) * right)[..., np.newaxis]
     picture = _laid(picture, shade, depth * radius / pixel)
 
     for thing in range(CLUTTER):
-        m = n[:, 23 + 6 * thing : 29 + 6 * thing]
+        m = n[:, 17 + 6 * thing : 23 + 6 * thing]
         dx, dy = right - (m[:, 0] * 2 - 1), down - (m[:, 1] * 2 - 1)
         turn = math.pi * m[:, 2]
         along, across = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
@@ -126,17 +126,18 @@ def _pictures(numbers: Array, noise: Array, labels: Indices, style: Style) -> ND
         colour = back + (m[:, 5, 0] * 1.2 - 0.1) * (fore - back)  # between the two: no clue to the shape
         picture = _laid(picture, colour[:, np.newaxis, np.newaxis], stick / pixel)
 
-    picture = picture + (0.02 + 0.1 * n[:, 18])[..., np.newaxis] * noise
+    picture = picture + (0.02 + 0.06 * n[:, 16])[..., np.newaxis] * noise
     if style.cast is not None:
         picture = picture @ style.cast.T
     picture = 0.5 + style.contrast * (np.clip(picture, 0, 1) ** np.float32(style.gamma) - 0.5)
-    return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return pixels
 
 
 def _colours(numbers: Array) -> tuple[Array, Array]:
     """Return background and foreground colours (B, 3), dark on light or light on dark."""
     back, fore = numbers[:, 0:3], numbers[:, 3:6]
-    dark, light = 0.05 + 0.45 * back, 0.5 + 0.45 * fore
+    dark, light = 0.05 + 0.4 * back, 0.55 + 0.4 * fore
     swapped = numbers[:, 6:7] < 0.5
     return np.where(swapped, light, dark), np.where(swapped, dark, light)
 
