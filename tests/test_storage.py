@@ -20,6 +20,22 @@ def test_parts_are_written_one_after_the_other(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+def test_who_has_the_old_file_open_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, [b"old"])
+    with open(path, "rb") as reader:
+        write_atomic(path, [b"new"])
+        assert (reader.read(), path.read_bytes()) == (b"old", b"new")
+
+
+def test_the_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append("fsync"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (calls.append("replace"), replace(old, new)))
+    write_atomic(tmp_path / "file", [b"new"])
+    assert calls == ["fsync", "replace", "fsync"]  # the file, its name, the folder
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
