@@ -6,6 +6,12 @@ A task is y = A sin(x - phase) with A from U[0.1, 5], phase from U[0, pi], x fro
 K = 10 points, one inner step at 0.01, 25 tasks an iteration, outer Adam at 0.001) against pretrained: the same
 network, optimiser and samples, but plain regression on all tasks at once. Both adapt in the same way to new tasks;
 the pretrained one also at the rate that suits it best, found on tasks of its own for each number of steps.
+
+Mean squared error on 600 new tasks after 1 / 5 / 10 steps on 5 points, mean of seeds 0, 1, 2 (four minutes):
+
+    fomaml, first order                0.75 / 0.43 / 0.37    (second-order MAML, published: 0.67 / 0.38 / 0.35)
+    pretrained                         2.45 / 2.23 / 2.35    (published: 2.41 / 2.23 / 2.19)
+    pretrained, each at its best rate  2.47 / 2.22 / 2.11
 """
 
 import argparse
