@@ -117,11 +117,9 @@ def config_from(settings: Mapping[str, Any]) -> RunConfig:
             complaints.append(f"phases.{i}.rounds is 0 (until stopped): only the last phase may be endless")
     if not config.phases:
         complaints.append("phases is empty: give at least one")
-    complaints += [
-        f"evaluation.grid.{i} is {[steps, support]}: expected [steps, support], at least 0 and at least 1"
-        for i, (steps, support) in enumerate(config.evaluation.grid)
-        if steps < 0 or support < 1
-    ]
+    for i, (steps, support) in enumerate(config.evaluation.grid):
+        if steps < 0 or support < 1:
+            complaints.append(f"evaluation.grid.{i} is {[steps, support]}: expected steps from 0 and support from 1")
     held_out, participants = config.data.held_out, config.data.participants
     if held_out >= participants and not any(line.startswith("data.participants ") for line in complaints):
         complaints.append(f"data.held_out is {held_out} of {participants} participants: leave one or more to train on")
@@ -269,7 +267,7 @@ def _union(kinds: list[Any], value: Any, path: str, complaints: list[str]) -> An
 
 
 def _check_range(value: Any, metadata: Mapping[str, Any]) -> None:
-    if "low" not in metadata or value is None:
+    if not metadata or value is None:
         return
     low, high, above = metadata["low"], metadata["high"], metadata["above"]
     if value < low or value > high or (above and value == low):

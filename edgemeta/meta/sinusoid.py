@@ -1,11 +1,17 @@
 """The sinusoid experiment of Finn et al. 2017 (arXiv:1703.03400, 5.1), with the library's own learner and adaptation.
 
-    python -m edgemeta.meta.sinusoid [--iterations 20000] [--seeds 0 1 2] [--json]
+    python -m edgemeta.meta.sinusoid [--iterations 20000] [--seeds 0 1 2] [--tasks 600] [--json]
 
 A task is y = A sin(x - phase) with A from U[0.1, 5], phase from U[0, pi], x from U[-5, 5]. Meta-trained (`fomaml`,
 K = 10 points, one inner step at 0.01, 25 tasks an iteration, outer Adam at 0.001) against pretrained: the same
 network, optimiser and samples, but plain regression on all tasks at once. Both adapt in the same way to new tasks;
 the pretrained one also at the rate that suits it best, found on tasks of its own for each number of steps.
+
+Mean squared error on 600 new tasks after 1 / 5 / 10 steps on 5 points, mean of seeds 0, 1, 2 (four minutes):
+
+    fomaml, first order                0.75 / 0.43 / 0.37    (second-order MAML, published: 0.67 / 0.38 / 0.35)
+    pretrained                         2.45 / 2.23 / 2.35    (published: 2.41 / 2.23 / 2.19)
+    pretrained, each at its best rate  2.47 / 2.22 / 2.11
 """
 
 import argparse
@@ -120,14 +126,14 @@ def errors_after(model: Model, theta: Vector, lr: float, points: int, tasks: int
     return totals
 
 
-def run(seed: int, iterations: int, tasks: int = 600) -> dict[str, dict[str, Curve]]:
+def run(seed: int, iterations: int, tasks: int) -> dict[str, dict[str, Curve]]:
     """Return support points -> method -> curve for one seed. Streams differ by purpose: training, tuning, testing."""
     model = network()
     meta = meta_train(model, iterations, np.random.default_rng([seed, 1]))
     pretrained = pretrain(model, iterations, np.random.default_rng([seed, 1]))
     results = {}
     for points in (5, POINTS):
-        tuning = {lr: errors_after(model, pretrained, lr, points, 200, 10_000 + seed) for lr in RATES}
+        tuning = {lr: errors_after(model, pretrained, lr, points, tasks // 3, 10_000 + seed) for lr in RATES}
         best = {steps: min((tuning[lr][steps], lr) for lr in RATES)[1] for steps in STEPS}
         tested = {
             lr: errors_after(model, pretrained, lr, points, tasks, 20_000 + seed)
@@ -161,9 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m edgemeta.meta.sinusoid", description="Finn et al. 2017, 5.1")
     parser.add_argument("--iterations", type=int, default=20_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tasks", type=int, default=600, help="new tasks to test on; a third as many for tuning")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    results = [run(seed, options.iterations) for seed in options.seeds]
+    results = [run(seed, options.iterations, options.tasks) for seed in options.seeds]
     print(json.dumps(dict(zip(options.seeds, results, strict=True))) if options.json else table(results))
 
 

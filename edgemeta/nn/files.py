@@ -145,7 +145,13 @@ def load_parameters(path: Path) -> tuple[Model, Vector, tuple[str, ...], int]:
             )
         if any(tensor.dtype != np.float32 for tensor in tensors.values()):
             raise InputError("its tensors are not all float32, as a model's are")
-        return model, model.layout.flatten(tensors), classes, int(metadata["round"])
+        round_number = int(metadata["round"])
+        if round_number < 0:
+            raise ValueError(f"its round is {round_number}")
+        theta = model.layout.flatten(tensors)
+        if not np.isfinite(theta).all():
+            raise ValueError("its parameters are not all finite")
+        return model, theta, classes, round_number
     except KeyError as error:
         raise ModelFileError(f"cannot use {path}: its metadata lack {error}; was it written by edgemeta?") from None
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, InputError) as error:

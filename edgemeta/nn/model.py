@@ -149,6 +149,6 @@ def layers_from(description: Any) -> list[Layer]:
 
 
 def _whole(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} is not a whole number")
+    if type(value) is not int or not abs(value) < 2**31:
+        raise ValueError("a layer's sizes must be whole numbers, below 2**31")
     return value
