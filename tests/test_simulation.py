@@ -80,8 +80,9 @@ def test_another_seed_is_another_run(undisturbed):
     assert not np.array_equal(other.model.theta, result.model.theta)
 
 
-def test_killed_at_any_rename_it_ends_with_the_same_bits(undisturbed, tmp_path, monkeypatch):
-    replace, left, kills, moments = os.replace, 0, 0, random.Random(1)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_killed_at_any_rename_it_ends_with_the_same_bits(undisturbed, tmp_path, monkeypatch, seed):
+    replace, left, kills, moments = os.replace, 0, 0, random.Random(seed)
 
     def killing(*names):
         nonlocal left
@@ -100,7 +101,7 @@ def test_killed_at_any_rename_it_ends_with_the_same_bits(undisturbed, tmp_path, 
             break
         except Killed:
             kills += 1
-    assert kills > 20
+    assert kills > 5
     same(tmp_path, undisturbed)
 
 
@@ -146,7 +147,8 @@ def test_a_finished_run_says_so(undisturbed):
 
 def test_a_diverged_run_keeps_the_last_good_model(tmp_path):
     with pytest.raises(DivergedError, match="lower lr"):
-        edgemeta.simulate(TINY | {"phases": [{"lr": 1e18, "rounds": 3, "local_steps": 3, "batch_size": 4}]}, out=tmp_path)
+        wild = {"lr": 1e18, "rounds": 3, "local_steps": 3, "batch_size": 4}
+        edgemeta.simulate(TINY | {"phases": [wild]}, out=tmp_path)
     assert np.isfinite(edgemeta.load_model(tmp_path / "model.safetensors").theta).all()
     assert not (tmp_path / "summary.json").exists()
 

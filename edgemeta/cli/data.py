@@ -25,4 +25,5 @@ def info(spec: str, as_json: bool) -> None:
     counts = facts.pop("classes")
     for key, value in facts.items():
         click.echo(f"{key}: {' x '.join(map(str, value)) if isinstance(value, list) else value}")
-    click.echo(table(["class", "train", "test"], [[name, str(of["train"]), str(of["test"])] for name, of in counts.items()]))
+    rows = [[name, str(of["train"]), str(of["test"])] for name, of in counts.items()]
+    click.echo(table(["class", "train", "test"], rows))

@@ -18,8 +18,9 @@ def demo() -> None:
     prepared = api.prepare(api.config_of("demo"))
     config, participants = prepared.config, prepared.participants
     click.echo(
-        f"{len(participants)} participants with {len(participants[0].train_set)} small pictures each ({config.data.partition}),"
-        f" every one with a camera of its own; the last {config.data.held_out} are new: they take no part in training.",
+        f"{len(participants)} participants with {len(participants[0].train_set)} small pictures each "
+        f"({config.data.partition}), every one with a camera of its own.\n"
+        f"The last {config.data.held_out} are new: they take no part in training.",
         err=True,
     )
     summaries = {}
@@ -39,7 +40,7 @@ def demo() -> None:
     click.echo(table(["", "participants", "adapted", "(p10)", "new ones", "adapted", "(p10)"], rows))
     click.echo(
         f"\nAdapted: {config.evaluation.adapt_steps} local steps on {config.evaluation.support} of a participant's own "
-        "pictures. All three took as many gradients\non each participant; alone, a new one is given that whole time too."
+        "pictures. All three took\nas many gradients on each participant; alone, a new one is given that whole time too."
     )
 
 

@@ -77,7 +77,8 @@ def resolve(
         for phase in config.phases
     )
     resolved = replace(config, model=model, server=server, phases=phases)
-    complaints = _against_data(config.model, input_shape, classes) + _unknown_names(resolved) + _impossible(resolved, train)
+    complaints = [*_against_data(config.model, input_shape, classes), *_unknown_names(resolved)]
+    complaints += _impossible(resolved, train)
     if not complaints:
         try:
             network or network_of(resolved)
