@@ -35,6 +35,7 @@ from edgemeta.net.http1 import NEED_DATA, Event, Limits, Parser, ProtocolError, 
 log = logging.getLogger("edgemeta")
 
 Handler = Callable[[Request, Body], Awaitable[Response]]
+BACKLOG = 1024  # connections the kernel holds until they are accepted: devices come back all at once
 SOCKET_BUFFER = 1 << 17  # bytes each way in the kernel, which may double it: 2.5 MB/s over a 50 ms line, more nearby
 
 
@@ -80,6 +81,8 @@ class Listener:
                 return
             crowd[task] = connection
             await (connection.turn_away(linger=True) if full else connection.serve())
+        except asyncio.CancelledError:
+            pass  # cut by close; asyncio would log it as an error
         finally:
             crowd.pop(task, None)
             if not writer.transport.is_closing():
@@ -283,7 +286,13 @@ async def serve(handler: Handler, host: str, port: int, limits: Limits, ssl: tls
     handshake_s = None if ssl is None else limits.idle_s
     try:
         server = await loop.create_server(
-            protocol, host, port, ssl=ssl, ssl_handshake_timeout=handshake_s, start_serving=False
+            protocol,
+            host,
+            port,
+            ssl=ssl,
+            ssl_handshake_timeout=handshake_s,
+            backlog=BACKLOG,
+            start_serving=False,
         )
         for listening in server.sockets:
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # accepted sockets inherit them
