@@ -11,7 +11,6 @@ from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
 
 from edgemeta.net.exchange import (
-    BLOCK,
     BODILESS,
     Body,
     Disconnected,
@@ -25,6 +24,7 @@ from edgemeta.net.http1 import NEED_DATA, Event, Limits, Parser, ProtocolError, 
 
 log = logging.getLogger("edgemeta")
 
+PIECE = 1 << 15  # bytes taken from the peer at once
 Handler = Callable[[Request, Body], Awaitable[Response]]
 
 
@@ -139,7 +139,7 @@ class Connection:
         if event is NEED_DATA:
             try:
                 async with asyncio.timeout(self._limits.idle_s):
-                    data = await self._reader.read(BLOCK)
+                    data = await self._reader.read(PIECE)
             except OSError:  # TimeoutError is one
                 return None
             if not data:
@@ -157,7 +157,7 @@ class Connection:
         while (event := self._parser.next_event()) is NEED_DATA:
             try:
                 async with asyncio.timeout_at(self._deadline):
-                    data = await self._reader.read(BLOCK)
+                    data = await self._reader.read(PIECE)
             except TimeoutError:
                 limit_s = self._limits.request_deadline_s
                 raise ProtocolError(408, "request-timeout", f"a request has {limit_s:g} s to arrive") from None
@@ -197,12 +197,17 @@ class Connection:
         await self._write(head)
         async with aclosing(blocks(response)) as body:
             async for block in body:
-                await self._write(block)
+                self._writer.write(block)
+                del block  # a slow reader costs what the kernel did not take yet, and no second copy of it
+                await self._drain()
 
-    async def _write(self, data: bytes | memoryview) -> None:
-        """Send, and wait until the kernel has it. Raises Disconnected, also for a peer that reads too slowly."""
+    async def _write(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._drain()
+
+    async def _drain(self) -> None:
+        """Wait until the kernel has everything. Raises Disconnected, also for a peer that reads too slowly."""
         try:
-            self._writer.write(data)
             async with asyncio.timeout(self._limits.write_stall_s):
                 await self._writer.drain()
         except OSError:  # TimeoutError is one
@@ -217,4 +222,4 @@ class Connection:
             data = b"unread"
             while data:
                 async with asyncio.timeout_at(min(end, self._clock() + self._limits.linger_s)):
-                    data = await self._reader.read(BLOCK)
+                    data = await self._reader.read(PIECE)

@@ -102,6 +102,7 @@ class Body:
                 more = piece != b""
                 size += len(piece)
                 block += piece
+                del piece  # an upload that waits for the disk then holds its block, and no second copy
                 if len(block) >= BLOCK or not more:
                     await off_loop(_write, path, mode, block, not more)
                     mode, block = "ab", bytearray()
