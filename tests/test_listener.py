@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import socket
+import ssl
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,24 @@ from edgemeta.net.exchange import FilePart, Response
 from edgemeta.net.http1 import Limits
 from edgemeta.net.listener import serve
 
+# A key for these tests alone, self-signed: openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes ...
+CERTIFICATE = """-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgS1dd4ICpAmNTKnH6
+jKGJpAzVijioLvA/yadZ6UJq34ehRANCAATOnlU4FoQJ7lyC58OLnevdhU82ndVU
+/xyUqkFrVqf60JBiJ1vCv2mQusjHqrXKPEygKbEdB3aLEFPv21LkCLM/
+-----END PRIVATE KEY-----
+-----BEGIN CERTIFICATE-----
+MIIBfzCCASWgAwIBAgIUDEsHG0GY1wSFf+o6Hs8IIHIZTkAwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMzAzMzkzMVoYDzIxMjYxMDMw
+MDMzOTMxWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAATOnlU4FoQJ7lyC58OLnevdhU82ndVU/xyUqkFrVqf60JBiJ1vCv2mQ
+usjHqrXKPEygKbEdB3aLEFPv21LkCLM/o1MwUTAdBgNVHQ4EFgQUF7zS9WAS+Pcm
+sQMFKmh6euzf8xwwHwYDVR0jBBgwFoAUF7zS9WAS+PcmsQMFKmh6euzf8xwwDwYD
+VR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiEA0OVsZXNjG2y4mQ5V7dvx
+SPrXi6DB+94fG7QRh0xJwt4CIDH47Ab0AnDZ7GDS0gtpXcDTkAEmd2+I3r/HfAVz
+iGEF
+-----END CERTIFICATE-----
+"""
 LIMITS = Limits(linger_s=0.3, half_close_s=0.1, close_grace_s=2.0)
 GET = b"GET /%s HTTP/1.1\r\nHost: g\r\n\r\n"
 LAST = b"GET /%s HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n"
@@ -88,11 +107,11 @@ def read_all(connection):
 
 
 @contextmanager
-def gateway(folder, limits=LIMITS):
+def gateway(folder, limits=LIMITS, tls=None):
     it = Gateway(folder, limits)
     it.thread.start()
     try:
-        it.listener = it.run(serve(it.handle, "127.0.0.1", 0, limits))
+        it.listener = it.run(serve(it.handle, "127.0.0.1", 0, limits, ssl=tls))
         it.port = it.listener.port
         yield it
     finally:
@@ -167,6 +186,35 @@ def test_the_standard_library_keeps_its_connection_and_uploads_both_ways(served)
     assert peer.getresponse().read() == b"healthz from 127.0.0.1"
     assert {peer.sock} == sockets
     peer.close()
+
+
+def test_over_tls_both_ways_and_a_wait_ends_when_its_peer_goes_away(tmp_path, caplog):
+    (tmp_path / "certificate.pem").write_text(CERTIFICATE)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "certificate.pem")
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE  # what is tested is the transport
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(64 << 20)
+    picture = os.urandom(3_000_001)
+    with gateway(tmp_path, tls=tls) as served:
+        peer = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=5, context=trusting)
+        peer.request("POST", "/save", body=picture)
+        assert json.load(peer.getresponse()) == {"size": len(picture), "sha256": hashlib.sha256(picture).hexdigest()}
+        peer.request("GET", "/large", headers={"Connection": "close"})
+        assert peer.getresponse().read() == b"head" + bytes(64 << 20) + b"tail"
+        peer.request("POST", "/save", body=bytes(30 << 20))
+        assert json.load(peer.getresponse())["error"] == "body-too-large"
+        peer.request("GET", "/wait")
+        assert served.waiting.wait(5)
+        peer.close()
+        assert served.cancelled.wait(5)
+        with suppress(ConnectionResetError):
+            served.talk(LAST % b"plain")  # no TLS: closed, and the gateway goes on
+        peer.request("GET", "/next")
+        assert peer.getresponse().read() == b"next from 127.0.0.1"
+        peer.close()
+    assert not caplog.records
 
 
 def test_http_1_0_is_answered_and_closed(served):

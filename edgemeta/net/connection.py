@@ -78,7 +78,8 @@ class Connection:
         self._parser = Parser(self._limits)
         self._clock = asyncio.get_running_loop().time
         self._deadline = self._clock()
-        writer.transport.set_write_buffer_limits(high=0)  # drain waits until the kernel has taken everything
+        # drain waits until all is sent (not high=0: asyncio's TLS would then pause for ever with nothing left to send)
+        writer.transport.set_write_buffer_limits(high=1, low=0)
 
     async def serve(self) -> None:
         """Answer requests until one side ends it."""
