@@ -87,7 +87,6 @@ class Connection:
             while await self._exchange():
                 pass
             await self._hang_up()
-            self._writer.close()
         except Disconnected:
             pass
         except Exception:
@@ -102,7 +101,6 @@ class Connection:
             await self._send(response_head(response, keep_alive=False), response)
             if linger:
                 await self._hang_up()
-            self._writer.close()
         except Disconnected:
             pass
 
@@ -224,3 +222,6 @@ class Connection:
             while data:
                 async with asyncio.timeout_at(min(end, self._clock() + self._limits.linger_s)):
                     data = await self._reader.read(PIECE)
+            self._writer.close()  # over TLS that takes a farewell from both
+            async with asyncio.timeout(self._limits.linger_s):
+                await self._writer.wait_closed()

@@ -12,6 +12,7 @@ import asyncio
 import socket
 import ssl as tls
 from collections import Counter
+from contextlib import suppress
 
 from edgemeta.errors import InputError
 from edgemeta.net.connection import Connection, Handler, Protocol, Service
@@ -67,9 +68,10 @@ class Listener:
         except asyncio.CancelledError:
             pass  # cut by close; asyncio would log it as an error
         finally:
+            writer.transport.abort()  # nothing is left to cut after an orderly end
+            with suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()  # so that nothing of it is left when `close` returns
             crowd.pop(task, None)
-            if not writer.transport.is_closing():
-                writer.transport.abort()
 
 
 async def serve(handler: Handler, host: str, port: int, limits: Limits, ssl: tls.SSLContext | None = None) -> Listener:
