@@ -146,8 +146,8 @@ def test_a_finished_run_says_so(undisturbed):
 
 
 def test_a_diverged_run_keeps_the_last_good_model(tmp_path):
+    wild = {"lr": 1e18, "rounds": 3, "local_steps": 3, "batch_size": 4}
     with pytest.raises(DivergedError, match="lower lr"):
-        wild = {"lr": 1e18, "rounds": 3, "local_steps": 3, "batch_size": 4}
         edgemeta.simulate(TINY | {"phases": [wild]}, out=tmp_path)
     assert np.isfinite(edgemeta.load_model(tmp_path / "model.safetensors").theta).all()
     assert not (tmp_path / "summary.json").exists()

@@ -40,7 +40,7 @@ def demo() -> None:
     click.echo(table(["", "participants", "adapted", "(p10)", "new ones", "adapted", "(p10)"], rows))
     click.echo(
         f"\nAdapted: {config.evaluation.adapt_steps} local steps on {config.evaluation.support} of a participant's own "
-        "pictures. All three took\nas many gradients on each participant; alone, a new one is given that whole time too."
+        "pictures.\nAll three took as many gradients on each participant; alone, a new one is given that whole time."
     )
 
 
