@@ -122,14 +122,13 @@ def test_a_run_directory_of_another_configuration(run):
 
 def hostile(model):
     """Return name -> bytes of model files that must not be believed."""
-    length = int.from_bytes(model[:8], "little")
-    header = model[8 : 8 + length]
+    head = 8 + int.from_bytes(model[:8], "little")
     return {
         "truncated": model[:-100],
         "head only": model[:5],
         "empty": b"",
         "endless header": (2**63 - 1).to_bytes(8, "little") + model[8:],
-        "overlapping": model[:8] + header.replace(b'"data_offsets": [0, ', b'"data_offsets": [4, ', 1) + model[8 + length :],
+        "overlapping": model[:head].replace(b'"data_offsets": [0, ', b'"data_offsets": [4, ', 1) + model[head:],
         "another layout": model.replace(b'"model": "mlp"', b'"model": "cnn"', 1),
         "no model": b"hello " * 100,
     }
@@ -164,7 +163,8 @@ def test_output_that_is_a_file(tmp_path):
 def test_a_full_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=250k", "tmpfs", disk], capture_output=True, check=False)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=250k", "tmpfs", disk]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
     try:
@@ -177,6 +177,7 @@ def test_a_full_disk(tmp_path):
 
 
 def test_a_diverged_run_exits_1(tmp_path):
-    done = refused("simulate", *SMALL, "--set", "phases.0.lr=1e20", "--out", tmp_path / "run", status=1, says=["lower lr"])
+    wild = ["--set", "phases.0.lr=1e20", "--out", tmp_path / "run"]
+    done = refused("simulate", *SMALL, *wild, status=1, says=["lower lr"])
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert "diverged" in done.stderr

@@ -121,6 +121,7 @@ def test_later_options_win(tmp_path):
     file.write_text('seed = 1\n[data]\nparticipants = 4\n[[phases]]\nname = "mine"\nlr = 0.5\nrounds = 9\n')
     from edgemeta.cli.settings import settings_from
 
-    config = settings_from(str(file), {"seed": 2, "rounds": 3, "data.participants": None}, ["seed=3", "phases.0.lr=0.25"])
+    named = {"seed": 2, "rounds": 3, "data.participants": None}
+    config = settings_from(str(file), named, ["seed=3", "phases.0.lr=0.25"])
     assert (config.seed, config.data.participants) == (3, 4)
     assert (config.phases[0].rounds, config.phases[0].lr) == (3, 0.25)
