@@ -13,6 +13,7 @@ from edgemeta.config import RunConfig, config_from, read_settings
 from edgemeta.data import Dataset, from_arrays, open_data
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed import Participant, RunResult, divide, network_of, resolve, run
+from edgemeta.fed.comparison import alone, fedavg_of
 from edgemeta.meta import load_model
 from edgemeta.nn import Model, Vector
 
@@ -61,6 +62,21 @@ def start(
         clock=time.monotonic,
         **hooks,
     )
+
+
+def compare(prepared: Prepared, **hooks: Any) -> dict[str, dict[str, Any]]:
+    """Return the summaries of a run, of plain FedAvg, and of everyone training alone, on one budget of gradients.
+
+    The names say what they are; `hooks` as for `simulate`.
+    """
+    theta = prepared.network.init(prepared.config.seed)
+    plain = replace(prepared, config=fedavg_of(prepared.config))
+    name = ", then ".join(dict.fromkeys(phase.algorithm for phase in prepared.config.phases))
+    return {
+        name: start(prepared, **hooks).summary,
+        "fedavg": start(plain, **hooks).summary,
+        "each alone": alone(prepared.config, prepared.network, theta, prepared.participants),
+    }
 
 
 def config_of(config: Config) -> RunConfig:

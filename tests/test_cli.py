@@ -87,6 +87,18 @@ def test_data_info(pictures):
     assert "train: 6000" in command_line("data", "info", "synthetic").stdout
 
 
+def test_compare_shows_the_baselines():
+    options = ["--data", "synthetic:samples=200,size=8", "--set", "model.name=mlp"]
+    short = [word for i in (0, 1) for word in ("--set", f"phases.{i}.rounds=1")]
+    compared = json.loads(command_line("compare", *options, *short, "--seeds", 2, "--json").stdout)
+    assert len(compared["runs"]) == 2
+    for run in compared["runs"]:
+        assert list(run) == ["fomaml, then fedavg", "fedavg", "each alone"]
+        budgets = [run[name]["gradient_evaluations"] for name in ("fomaml, then fedavg", "fedavg")]
+        assert budgets[0] == budgets[1]
+    assert "(" in command_line("compare", *options, *short, "--seeds", 2).stdout
+
+
 def test_bench():
     facts = json.loads(command_line("bench", "--model", "mlp", "--batch", 4, "--json").stdout)
     assert facts["numpy"] == np.__version__
