@@ -14,6 +14,7 @@ from edgemeta.data import Dataset, from_arrays, open_data
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed import Participant, RunResult, divide, network_of, resolve, run
 from edgemeta.fed.comparison import alone, fedavg_of
+from edgemeta.jobs import processes
 from edgemeta.meta import load_model
 from edgemeta.nn import Model, Vector
 
@@ -28,16 +29,18 @@ def simulate(
     model: Model | None = None,
     out: str | Path | None = None,
     init: str | Path | None = None,
+    jobs: int = 1,
     **hooks: Any,
 ) -> RunResult:
     """Run all of a configuration in this process, or go on with the run in `out`, and return what it leads to.
 
     config: a RunConfig, a dict of settings, the path of a TOML file, or a preset's name. data: one's own, as
     ((x_train, y_train), (x_test, y_test)) for each participant, with integer labels. model: one's own network. out:
-    the run directory; without one nothing is kept. init: a model file to start from. hooks: `on_round` and the like
+    the run directory; without one nothing is kept. init: a model file to start from. jobs: processes among which the
+    participants' work is shared out; the result is the same. hooks: `on_round` and the like
     of `edgemeta.fed.run`. Raises ConfigError, DataError, StorageError, and DivergedError when the loss is not finite.
     """
-    return start(prepare(config_of(config), data, model), out, init, **hooks)
+    return start(prepare(config_of(config), data, model), out, init, jobs, **hooks)
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,19 @@ class Prepared:
 
 
 def start(
-    prepared: Prepared, out: str | Path | None = None, init: str | Path | None = None, **hooks: Any
+    prepared: Prepared, out: str | Path | None = None, init: str | Path | None = None, jobs: int = 1, **hooks: Any
 ) -> RunResult:
     """Run what `prepare` made ready; see `simulate`."""
     theta = initial(prepared.network, prepared.config.seed, init)
-    return run(
-        *(prepared.config, prepared.network, prepared.participants),
-        out=None if out is None else Path(out),
-        theta=theta,
-        clock=time.monotonic,
-        **hooks,
-    )
+    with processes(jobs) as each:
+        return run(
+            *(prepared.config, prepared.network, prepared.participants),
+            out=None if out is None else Path(out),
+            theta=theta,
+            clock=time.monotonic,
+            each=each,
+            **hooks,
+        )
 
 
 def compare(prepared: Prepared, **hooks: Any) -> dict[str, dict[str, Any]]:

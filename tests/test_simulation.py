@@ -74,6 +74,16 @@ def test_the_configuration_in_the_folder_runs_again(undisturbed, tmp_path):
     same(tmp_path, undisturbed)
 
 
+def test_several_processes_give_the_same_bits(undisturbed, tmp_path):
+    edgemeta.simulate(TINY, out=tmp_path, jobs=2)
+    same(tmp_path, undisturbed)
+
+
+def test_a_failure_in_another_process_is_raised_here():
+    with pytest.raises(DivergedError, match="lower lr"):
+        edgemeta.simulate(TINY | {"phases": [{"lr": 1e20, "rounds": 1, "batch_size": 4}]}, jobs=2)
+
+
 def test_another_seed_is_another_run(undisturbed):
     _, result = undisturbed
     other = edgemeta.simulate(TINY | {"seed": 4})
