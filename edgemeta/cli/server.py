@@ -1,12 +1,12 @@
 """`edgemeta server`: the gateway."""
 
-import ipaddress
 import signal
 from pathlib import Path
 
 import click
 
 from edgemeta.cli.settings import settings_from
+from edgemeta.net.address import is_loopback
 
 
 @click.command()
@@ -34,7 +34,7 @@ def server(
     insecure: bool,
 ) -> None:
     """Run the gateway: devices join it, get work from it and send their updates to it, until it is stopped."""
-    if not insecure and not _is_loopback(host):
+    if not (insecure or host == "localhost" or is_loopback(host)):
         raise click.UsageError(
             f"--host {host} is open to other machines, without encryption or access control: "
             "use 127.0.0.1, or add --insecure where every machine of the network may take part"
@@ -64,10 +64,3 @@ def server(
     log.info("stopped: what was accepted is kept; run the same command to go on")
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,6 +1,7 @@
 """A gateway's life: open the run, listen, go on until it is stopped, close in order."""
 
 import asyncio
+import logging
 import secrets
 import signal
 import time
@@ -17,6 +18,8 @@ from edgemeta.net.http1 import Limits
 from edgemeta.net.listener import serve
 from edgemeta.net.routes import answer
 from edgemeta.nn import Model, Vector
+
+log = logging.getLogger("edgemeta")
 
 
 async def run_gateway(
@@ -41,6 +44,10 @@ async def run_gateway(
         if not stopped.done():
             stopped.set_result(number)
 
+    def watch_ended(watch: asyncio.Task[None]) -> None:
+        if not watch.cancelled() and (error := watch.exception()) and not stopped.done():
+            stopped.set_exception(error)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
     directory = RunDirectory(state, config)
@@ -49,22 +56,21 @@ async def run_gateway(
         coordinator = Coordinator(
             Plan(config), network, theta, directory, roster.names, time.monotonic(), name=roster.name
         )
+        del theta  # it is in the run's directory now
         gateway = Gateway(coordinator, roster, on_round)
+        log.info("run in %s: %s with %d parameters; %s", state, network.name, gateway.size, gateway.waiting_for())
         limits = Limits(max_body_bytes=4 * gateway.size + UPDATE_EXTRA_BYTES)
         listener = await serve(partial(answer, gateway), host, port, limits)
         gateway.listener_refusals = listener.refusals
         watch = asyncio.create_task(gateway.watch())
+        watch.add_done_callback(watch_ended)
         try:
             on_listening(listener.port)
-            watch.add_done_callback(lambda _: stop(signal.SIGTERM))  # it ends by an error only, raised below
-            await stopped
+            return await stopped
         finally:
             gateway.stop()
             await listener.close()
             watch.cancel()
             await asyncio.wait([watch])
-        if not watch.cancelled():
-            watch.result()  # raises what ended it
-        return stopped.result()
     finally:
         directory.close()
