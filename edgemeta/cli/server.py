@@ -47,20 +47,23 @@ def server(
     from edgemeta import api
     from edgemeta.cli.report import round_line
     from edgemeta.fed import Plan
-    from edgemeta.net.server import run_gateway
+    from edgemeta.net.server import run_gateway, signalled
 
     logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s", force=True)
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
     resolved, network = api.prepare_gateway(settings)
     last_round = Plan(resolved).last_round
-    number = asyncio.run(
-        run_gateway(
+
+    async def serve() -> int:
+        return await run_gateway(
             *(resolved, network, api.initial(network, resolved.seed, init), state, host, port),
+            stopped=signalled(),
             on_listening=lambda got: click.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{got}"),
             on_round=lambda record: log.info("%s", round_line(record, last_round)),
         )
-    )
-    log.info("stopped: what was accepted is kept; run the same command to go on")
+
+    number = asyncio.run(serve())
     if number == signal.SIGINT:
         raise KeyboardInterrupt
+    log.info("stopped: what was accepted is kept; run the same command to go on")

@@ -30,26 +30,15 @@ async def run_gateway(
     host: str,
     port: int,
     *,
+    stopped: asyncio.Future[int],
     on_listening: Callable[[int], None],
-    on_round: Callable[[Mapping[str, Any]], None],
+    on_round: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> int:
-    """Serve a run, new or the one in `state`, until a signal stops it; return the signal's number.
+    """Serve a run, new or the one in `state`, until `stopped` has a result, and return that.
 
-    theta: where a new run starts. on_listening gets the port. Raises InputError when the address cannot be had,
-    ConfigError when `state` holds another run, and StorageError.
+    config: resolved. theta: where a new run starts. on_listening gets the port. Raises InputError when the address
+    cannot be had, ConfigError when `state` holds another run, and StorageError.
     """
-    stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def stop(number: int) -> None:
-        if not stopped.done():
-            stopped.set_result(number)
-
-    def watch_ended(watch: asyncio.Task[None]) -> None:
-        if not watch.cancelled() and (error := watch.exception()) and not stopped.done():
-            stopped.set_exception(error)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
     directory = RunDirectory(state, config)
     try:
         roster = Roster(state / "roster.json", config.data.participants, secrets.token_hex(16))
@@ -63,7 +52,7 @@ async def run_gateway(
         listener = await serve(partial(answer, gateway), host, port, limits)
         gateway.listener_refusals = listener.refusals
         watch = asyncio.create_task(gateway.watch())
-        watch.add_done_callback(watch_ended)
+        watch.add_done_callback(partial(_fail, stopped))
         try:
             on_listening(listener.port)
             return await stopped
@@ -74,3 +63,23 @@ async def run_gateway(
             await asyncio.wait([watch])
     finally:
         directory.close()
+
+
+def signalled() -> asyncio.Future[int]:
+    """Return what gets the number of the signal that asks the running loop's process to stop."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[int] = loop.create_future()
+
+    def stop(number: int) -> None:
+        if not stopped.done():
+            stopped.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    return stopped
+
+
+def _fail(stopped: asyncio.Future[int], watch: asyncio.Task[None]) -> None:
+    """Have the gateway end with the error that ended its watch, rather than go on without one."""
+    if not watch.cancelled() and (error := watch.exception()) and not stopped.done():
+        stopped.set_exception(error)
