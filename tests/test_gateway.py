@@ -606,10 +606,10 @@ rounds = 2
 
 
 @contextlib.contextmanager
-def server(folder, *options, port=0):
+def server(folder, *options, config=RUN):
     """Run `edgemeta server` in a process of its own, and give the process and its port."""
-    (folder / "run.toml").write_text(RUN)
-    command = [sys.executable, "-m", "edgemeta", "server", "--config", "run.toml", "--port", str(port), *options]
+    (folder / "run.toml").write_text(config)
+    command = [sys.executable, "-m", "edgemeta", "server", "--config", "run.toml", "--port", "0", *options]
     with open(folder / "log", "ab") as log:
         streams = {"stdout": subprocess.PIPE, "stderr": log, "text": True}
         process = subprocess.Popen(command, cwd=folder, env=environment(), **streams)
