@@ -15,6 +15,7 @@ from edgemeta.cli.bench import bench
 from edgemeta.cli.data import data
 from edgemeta.cli.demo import demo
 from edgemeta.cli.model import adapt, evaluate, predict
+from edgemeta.cli.server import server
 from edgemeta.cli.simulate import simulate
 from edgemeta.errors import EdgemetaError
 
@@ -30,7 +31,7 @@ def commands() -> None:
     """Federated meta-learning for devices that cannot carry PyTorch."""
 
 
-for command in (simulate, evaluate, adapt, predict, bench, data, demo):
+for command in (simulate, server, evaluate, adapt, predict, bench, data, demo):
     commands.add_command(command)
 
 
