@@ -86,7 +86,7 @@ class Gateway:
     ) -> Answer:
         """Make a request and return its answer; raises Away, and StorageError when a file cannot be read or written.
 
-        body: bytes of JSON, or a file of tensors. into: where the body of an answer with status 200 is kept, atomically.
+        body: bytes of JSON, or a file of tensors. into: where the body of an answer with status 200 goes, atomically.
         wait_s: how long the gateway was asked to hold the answer back. Every request may be repeated without harm, and
         is once, when the kept connection turns out to have been closed meanwhile.
         """

@@ -7,54 +7,31 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemeta.config import EvaluationConfig, PhaseConfig, record_from
-from edgemeta.errors import ConfigError, DataError, DivergedError, InputError, ModelFileError, StorageError
-from edgemeta.fed.client import finish, local_steps
-from edgemeta.fed.messages import Work, encode_evaluation, encode_update, read_work
-from edgemeta.fed.own import Source, own_part
-from edgemeta.fed.participants import Participant
-from edgemeta.fed.private import load_private, save_private
-from edgemeta.fed.streams import Stream, generator
-from edgemeta.meta import LocalState, TrainedModel, adapt, begin, evaluate, load_model, steps_in
+from edgemeta.errors import ConfigError, DataError, DivergedError, InputError, StorageError
+from edgemeta.fed.messages import PROTOCOL, Work
+from edgemeta.fed.own import Source
+from edgemeta.meta import TrainedModel
 from edgemeta.net.calls import Answer, Away, Gateway
 from edgemeta.net.joined import Joined, read_joined
+from edgemeta.net.personal import in_use, newest, personalise, settings_of
 from edgemeta.net.state import DeviceState
+from edgemeta.net.tasks import Done, Tasks
 from edgemeta.nn import Vector
-from edgemeta.nn.files import MAX_HEADER_BYTES, encode_tensors, read_tensors, save_model
-from edgemeta.storage import write_atomic
+from edgemeta.nn.files import MAX_HEADER_BYTES
 
 log = logging.getLogger("edgemeta")
 
-PROTOCOL = 1
-FIRST_S, LONGEST_S = 0.25, 60.0  # between tries while the gateway is away: doubled each time, drawn from the upper half
-LONGEST_ASKED_S = 600.0  # that a gateway may send a device away for
-SAVE_EVERY_S = 30.0  # local steps that a power cut may cost, against wear of the card: a state is the model's size
-UNWANTED = (409, 410, 413, 422)  # answers to a result that trying again would not change
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a call of `Device.step` did, `kind` for a program and the text, str(), for a person.
-
-    kind: "joined", "task", "trained", "evaluated", "delivered", "discarded", "idle" (nothing to do), "over",
-    "away" (the gateway is), "storage" (a full disk, say), "diverged", "waiting" (it is too early to try again).
-    wait_s: seconds until another call can do something.
-    """
-
-    kind: str
-    text: str
-    wait_s: float = 0.0
-
-    def __str__(self) -> str:
-        return self.text
+FIRST_S, LONGEST_S = 0.25, 60.0  # between tries: doubled each time, then drawn from the upper half
+LONGEST_ASKED_S = 600.0  # for which a gateway may send a device away
+OF_A_RUN = ("session", "joined", "personal", "adaptation")
+NOT_WANTED = (409, 410, 413, 422)  # answers to a result that sending it again would not change
 
 
 class Device:
@@ -62,9 +39,9 @@ class Device:
 
     server: the gateway's URL. data: a SPEC (a folder is read again for each task, so it may grow), arrays (x, y) or
     ((x_train, y_train), (x_test, y_test)) whose integer labels index the run's classes, or a function that returns
-    either. name: what the gateway knows this device by; the host's name, when None. partition_id: take this part of the
-    data, as the run cuts it. rng: draws the jitter between tries. Raises ConfigError for a malformed URL, StorageError
-    when the state directory cannot be written or another process uses it.
+    either. name: what the gateway calls this device; the host's name, when None. partition_id: of the data, take this
+    part under the run's partition. rng: draws the jitter between tries. Raises ConfigError for a malformed URL,
+    StorageError when the state directory cannot be written or another process uses it.
     """
 
     def __init__(
@@ -79,46 +56,39 @@ class Device:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway = Gateway(server)
-        self._source, self._partition_id = data, partition_id
         self._rng, self._clock = rng or np.random.default_rng(), clock
-        self._state = DeviceState(Path(state))
-        self._not_before = self._saved_at = -math.inf
-        self._failures = 0
-        self._clean = True  # no local step was interrupted half way
-        self._work: tuple[Work, Vector] | None = None
-        self._local: LocalState | None = None
-        self._cut: Participant | None = None
-        self._loaded: Participant | None = None
+        self._not_before, self._failures = -math.inf, 0
         self._personal: TrainedModel | None = None
-        self._joined: Joined | None = None
-        try:
-            self._identity = self._identify(server, name)
-        except BaseException:
-            self._state.close()
-            raise
+        self._state = DeviceState(Path(state))
+        self._tasks = Tasks(self._state, data, partition_id, clock)
+        self._identity = self._state.identity()
+        asked = {
+            "server": server,
+            "name": name or self._identity.get("name") or socket.gethostname(),
+            "partition_id": partition_id,
+        }
+        # Whoever moved to another gateway, or is to be another device, joins first and then sees what is still of use.
+        moved = any(self._identity.get(key) != value for key, value in asked.items())
+        self._run = None if moved else self._joined_before()
+        self._known = self._run is not None  # by the gateway, as far as we know
+        self._identity |= asked  # kept when it has joined
 
     def __enter__(self) -> "Device":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Keep the local steps done so far, and let another process use the state directory."""
-        try:
-            if self._work and self._local and self._clean and self._local.step:
-                self._state.save_local(self._work[0], self._local)
-        except StorageError as error:
-            log.warning("the last local steps are lost: %s", error)
-        finally:
-            self._work = self._local = None
-            self._gateway.close()
-            self._state.close()
+        self._tasks.close()
+        self._gateway.close()
+        self._state.close()
 
     def step(self, budget_s: float = 5.0, *, wait_s: float = 0.0) -> Done:
         """Do one exchange with the gateway, or local steps until the budget is used, and return what was done.
 
-        budget_s: seconds; looked at between two local steps, so one is always done. wait_s: for how long the gateway
+        budget_s: seconds; looked at between two local steps, so one at least is done. wait_s: for how long the gateway
         may hold back its answer when there is no work. Never raises because the network or the gateway is away, or the
         disk is full. Raises ConfigError when the gateway will not have this device, DataError for its own data.
         """
@@ -132,7 +102,7 @@ class Device:
         except StorageError as error:
             return self._later("storage", str(error))
         except DivergedError as error:
-            self._drop_task()
+            self._tasks.drop()
             return self._later("diverged", str(error))
         except InputError:
             self._later("", "")  # a caller that goes on all the same does not hammer the gateway
@@ -144,185 +114,159 @@ class Device:
         With the personalised model; before there is one, with the newest global model that has come. Raises DataError
         when none has come yet, InputError for an image of another shape.
         """
-        model = self._model()
+        self._personal = self._personal or in_use(self._state, self._run)
+        if self._personal is None:
+            raise DataError("no model has come from the gateway yet: call step() until a task has come")
         image = np.asarray(image)
-        probabilities = model.predict(image)
-        return probabilities[0] if image.ndim == len(model.network.input_shape) else probabilities
+        probabilities = self._personal.predict(image)
+        return probabilities[0] if image.ndim == len(self._personal.network.input_shape) else probabilities
 
     def adapt(self) -> None:
-        """Make the personalised model anew, from the latest global one and this device's data as it is now.
+        """Make the personalised model anew, from the latest global model and this device's data as it is now.
 
-        When the gateway is away, from the newest model that has come. Raises DataError when there is none.
+        When the gateway is away, from the newest model that has come; raises DataError when there is none.
         """
         try:
             self._fetch_model()
         except (Away, StorageError) as error:
-            log.warning("adapting the newest model here: %s", error)
-        newest = self._newest()
-        if newest is None:
-            raise DataError("no model has come from the gateway yet: call step() until there is a task")
-        self._personalise(*newest)
-        self._loaded = None
-
-    # What a step does
+            log.warning("adapting the newest model that has come: %s", error)
+        if not self._personalise_newest(again=True):
+            raise DataError("no model has come from the gateway yet: call step() until a task has come")
 
     def _next(self, budget_s: float, wait_s: float) -> Done:
-        state, run = self._state, self._run()
-        if run is not None and (task := self._task(run)):
-            work, theta = task
-            result = state.update if work.kind == "train" else state.scores
-            if not result.exists():
-                return self._train(run, work, theta, budget_s) if work.kind == "train" else self._evaluate(run, *task)
-            if self._identity.get("session"):
-                return self._deliver(run, work, theta, result)
-        if run is None or not self._identity.get("session"):
-            return self._join()
-        return self._ask(run, wait_s)
+        run, state, tasks = self._run, self._state, self._tasks
+        if run is not None:
+            task = tasks.current(run)
+            if task is None and self._known:
+                return self._ask(run, wait_s)
+            if task is not None:
+                train = task[0].kind == "train"
+                if not (state.update if train else state.scores).exists():  # local work needs no gateway
+                    return tasks.train(run, budget_s) if train else tasks.evaluate(run)
+                if self._known:
+                    return self._deliver(run, *task)
+        return self._join()
 
     def _join(self) -> Done:
-        known = self._identity
-        asked = {"name": known["name"], "version": PROTOCOL, "key": known["key"]}
-        if self._partition_id is not None:
-            asked["partition_id"] = self._partition_id
+        if "key" not in self._identity:
+            self._keep(key=secrets.token_hex(16))
+        asked = {key: self._identity[key] for key in ("name", "key", "partition_id")} | {"version": PROTOCOL}
         answer = self._gateway.call("POST", "/v1/join", body=json.dumps(asked).encode())
         if answer.status in (409, 422, 426):
             reason, detail = answer.reason
-            raise ConfigError(f"the gateway does not let '{known['name']}' join: {reason}: {detail}")
+            raise ConfigError(f"the gateway does not let '{asked['name']}' join ({reason}): {detail}")
         said = self._good(answer).json()
         if not {"participant", "session", "data", "model"} <= said.keys():
             raise Away("it answered a join with something else: is it an edgemeta gateway?")
-        run, before = read_joined(said), known.get("joined")
-        told = {key: value for key, value in said.items() if key != "session"}
-        another = before is not None and before != told
+        run = read_joined(said)
+        another = self._identity.get("session") not in (None, run.session)  # a session is one device's in one run
         if another:
-            self._forget_run()
-        self._joined, self._cut = run, None
-        self._data(run)  # what is wrong with the data is said now
-        self._loaded = None
-        kept = {key: value for key, value in known.items() if key not in ("personal", "adaptation") or not another}
-        self._keep(kept | {"session": run.session, "joined": told})
-        text = f"joined as participant {run.participant}" + (" of another run: what was begun is dropped" * another)
-        return Done("joined", text)
+            self._tasks.forget_run()
+            self._identity = {key: value for key, value in self._identity.items() if key not in OF_A_RUN}
+        self._tasks.data(run)  # what is wrong with the data is said now
+        self._tasks.release()
+        self._keep(session=run.session, joined={key: value for key, value in said.items() if key != "session"})
+        self._run, self._known = run, True
+        text = f"joined as participant {run.participant}"
+        return Done("joined", text + "; it is another run, what was begun for the last one is dropped" * another)
 
     def _ask(self, run: Joined, wait_s: float) -> Done:
-        state = self._state
-        most = MAX_HEADER_BYTES + 8 + 4 * run.network.layout.size
-        path = f"/v1/work?wait={wait_s:g}"
-        answer = self._call("GET", path, into=state.work, max_bytes=most, wait_s=wait_s)
+        answer = self._call("GET", f"/v1/work?wait={wait_s:g}", wait_s=wait_s, into=self._state.work)
         if answer.status == 410:
             return self._over(run)
         if answer.status == 204:
-            newest = self._newest()
-            if newest and newest[1] > self._identity.get("personal", -1):
-                self._personalise(*newest)
-                self._loaded = None
+            self._failures = 0
+            self._personalise_newest()
             pause = min(answer.retry_after_s or 1.0, LONGEST_ASKED_S) * self._rng.uniform(1, 1.25)
             self._not_before = self._clock() + pause
             return Done("idle", "nothing to do", pause)
         self._good(answer)
-        task = self._task(run)
+        task = self._tasks.current(run)
         if task is None:
-            raise Away("it sent a task that cannot be used")
-        work = task[0]
-        return Done("task", f"{'training' if work.kind == 'train' else 'evaluation'} of round {work.round} has come")
+            self._known = False  # join again to learn what run this is
+            raise Away("it sent a task that does not fit what it said of the run")
+        what = "training" if task[0].kind == "train" else "evaluation"
+        return Done("task", f"{what} of round {task[0].round} has come")
 
-    def _train(self, run: Joined, work: Work, theta: Vector, budget_s: float) -> Done:
-        network, state = run.network, self._state
-        data = self._data(run).train
-        if self._local is None:
-            private = load_private(state.path, work.counted)
-            kept = state.load_local(work)
-            self._local = kept or begin(network, work.recipe, {"theta": theta}, private)
-        local, started = self._local, self._clock()
-        total = steps_in(work.recipe, data.size)
-        self._clean = False
-        for _ in local_steps(network, work.recipe, local, data, work.draw):
-            self._clean = True
-            now = self._clock()
-            if local.step < total and now - self._saved_at >= SAVE_EVERY_S and now - started >= min(budget_s, SAVE_EVERY_S):
-                state.save_local(work, local)
-                self._saved_at = now
-            if local.step < total and now - started >= budget_s:
-                return Done("trained", f"trained {local.step} of {total} steps of round {work.round}")
-            self._clean = False
-        self._clean = True
-        update = finish(work.recipe, {"theta": theta}, local, data.size)
-        save_private(state.path, work.round, work.counted, update.private)
-        write_atomic(state.update, encode_update(update, work.round, work.layout))
-        self._local = self._loaded = None
-        return Done("trained", f"trained {total} of {total} steps of round {work.round} (loss {update.loss:.3g})")
-
-    def _evaluate(self, run: Joined, work: Work, theta: Vector) -> Done:
-        self._keep(self._identity | {"adaptation": [asdict(work.evaluation), work.recipe.batch_size]})
-        data = self._data(run)
-        scores = evaluate(
-            *(run.network, theta, data.train, data.test),
-            *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
-        )
-        write_atomic(self._state.scores, [encode_evaluation(scores)])
-        shown = "accuracy" if "accuracy" in scores["before"] else "loss"
-        before, after = scores["before"][shown], scores["after"][shown]
-        return Done("evaluated", f"round {work.round}: {shown} {before:.3f}, adapted {after:.3f}")
-
-    def _deliver(self, run: Joined, work: Work, theta: Vector, result: Path) -> Done:
-        what = "update" if work.kind == "train" else "evaluation"
-        body = result if work.kind == "train" else result.read_bytes()
+    def _deliver(self, run: Joined, work: Work, theta: Vector) -> Done:
+        train = work.kind == "train"
+        what = "update" if train else "evaluation"
+        body = self._state.update if train else self._state.scores.read_bytes()
         answer = self._call("POST", f"/v1/rounds/{work.round}/{what}", body=body)
-        if answer.status in UNWANTED:
+        if answer.status in NOT_WANTED:
             reason, detail = answer.reason
-            self._drop_task()
-            done = Done("discarded", f"the gateway does not want the {what} of round {work.round}: {reason}: {detail}")
-            return done if answer.status in (409, 410) else self._later(done.kind, done.text)
+            self._tasks.drop()
+            text = f"the gateway does not want the {what} of round {work.round} ({reason}): {detail}"
+            # What came too late is no trouble, but a refused one would be made the same again.
+            return Done("discarded", text) if answer.status in (409, 410) else self._later("discarded", text)
         self._good(answer)
-        theta = np.array(theta)  # the file goes
-        self._work = self._local = None
-        self._state.task_done()
-        if work.kind == "evaluate":
-            self._personalise(theta, work.round)
-        self._loaded = None
+        self._failures = 0
+        self._tasks.done()
+        if not train:
+            self._keep(adaptation={"evaluation": asdict(work.evaluation), "batch_size": work.recipe.batch_size})
+            self._personalise(run, theta, work.round)
         return Done("delivered", f"delivered the {what} of round {work.round}")
 
     def _over(self, run: Joined) -> Done:
-        personal = self._identity.get("personal")
-        if personal is None or personal != run.last_round:
+        if self._identity.get("personal") is None or self._identity["personal"] != run.last_round:
             self._fetch_model()
-            newest = self._newest()
-            if newest is None:
-                raise Away("it sent a model that cannot be used")
-            self._personalise(*newest)
-            self._loaded = None
+            if not self._personalise_newest():
+                raise Away("it sent a model that does not fit what it said of the run")
         self._not_before = self._clock() + LONGEST_S
         return Done("over", f"the run is over; this device's model is {self._state.personal}", LONGEST_S)
 
-    # The gateway's answers
+    def _personalise_newest(self, again: bool = False) -> bool:
+        """Adapt the newest global model here, if it is newer than the last or `again`; say whether there is one."""
+        found = newest(self._state, self._run) if self._run else None
+        if self._run and found and (again or found[1] > self._identity.get("personal", -1)):
+            self._personalise(self._run, *found)
+        return found is not None
+
+    def _personalise(self, run: Joined, theta: Vector, number: int) -> None:
+        how = settings_of(self._identity.get("adaptation"))
+        personalise(self._state, run, theta, number, self._tasks.data(run).train, how)
+        self._tasks.release()
+        self._personal = None
+        self._keep(personal=number)
+
+    def _fetch_model(self) -> None:
+        if self._run is None:
+            raise Away("this device has not joined")
+        self._good(self._call("GET", "/v1/model", into=self._state.model))
 
     def _call(self, method: str, path: str, **how: Any) -> Answer:
-        """Make a request as the participant that this device is; raises Away when the gateway does not know it."""
-        answer = self._gateway.call(method, path, session=self._identity["session"], **how)
+        """Ask as the participant that this device is; raises Away when the gateway does not know it (any more)."""
+        assert self._run is not None
+        most = 8 + MAX_HEADER_BYTES + 4 * self._run.network.layout.size
+        answer = self._gateway.call(method, path, session=self._run.session, max_bytes=most, **how)
         if answer.status == 401:
-            self._keep({key: value for key, value in self._identity.items() if key != "session"})
-            raise Away("it does not know this device's session; joining again")
+            self._known = False
+            raise Away("it does not know this device's session: joining again")
         return answer
 
     def _good(self, answer: Answer) -> Answer:
         if answer.status != 200:
-            reason, detail = answer.reason
             self._not_before = self._clock() + min(answer.retry_after_s or 0.0, LONGEST_ASKED_S)
-            raise Away(f"it answered {answer.status}: {reason}{': ' * bool(detail)}{detail}")
-        self._failures = 0
+            raise Away(f"it answered {answer.status} ({': '.join(filter(None, answer.reason))})")
         return answer
 
     def _later(self, kind: str, text: str) -> Done:
-        """Say what went wrong, and let nothing be tried for a while: longer each time."""
+        """Let nothing be tried for a while, longer each time, and say why."""
         longest = min(FIRST_S * 2.0 ** min(self._failures, 30), LONGEST_S)
         self._failures += 1
         now = self._clock()
         self._not_before = max(self._not_before, now + longest * self._rng.uniform(0.5, 1))
         return Done(kind, text, self._not_before - now)
 
-    def _fetch_model(self) -> None:
-        run = self._run()
-        if run is None:
-            raise Away("this device has not joined yet")
-        most = MAX_HEADER_BYTES + 8 + 4 * run.network.layout.size
-        self._good(self._call("GET", "/v1/model", into=self._state.model, max_bytes=most))
+    def _joined_before(self) -> Joined | None:
+        try:
+            return read_joined(self._identity["joined"] | {"session": self._identity["session"]})
+        except (KeyError, TypeError, ConfigError):
+            return None
+
+    def _keep(self, **facts: Any) -> None:
+        """Remember facts over a power cut; costs nothing when they are known."""
+        identity = self._identity | facts
+        if identity != self._identity:
+            self._state.save_identity(identity)
+            self._identity = identity

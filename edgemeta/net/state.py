@@ -1,6 +1,6 @@
 """A device's state directory: what it needs to go on after a power cut at any moment.
 
-    device.json             who this device is: its name, its secret key, its session, and what the gateway said of the run
+    device.json             who this device is: name, secret key, session, and what the gateway said of the run
     work.safetensors        the task, as received; present as long as it is not done
     local.safetensors       where its local steps are
     update.safetensors      the finished update, or scores.json the finished scores, not delivered yet
