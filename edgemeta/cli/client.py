@@ -16,7 +16,9 @@ ALWAYS = ("joined", "delivered", "discarded", "over")
 @click.command()
 @click.option("--server", required=True, metavar="URL", help="The gateway, as in http://gateway.local:8742")
 @click.option("--data", default="synthetic", show_default=True, metavar="SPEC", help="This device's data.")
-@click.option("--partition-id", type=click.IntRange(0), metavar="K", help="Take the K-th part of the data, as the run cuts it.")
+@click.option(
+    "--partition-id", type=click.IntRange(0), metavar="K", help="Take the K-th part of the data, as the run cuts it."
+)
 @click.option(
     "--state",
     type=click.Path(path_type=Path),
