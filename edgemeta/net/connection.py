@@ -92,12 +92,12 @@ class Connection:
         except Exception:
             log.exception("a connection was cut in the middle of an answer")
 
-    async def turn_away(self, linger: bool) -> None:
-        """Say that there are too many connections; cheap, for when there are far too many."""
-        wait = {"Retry-After": str(self._limits.retry_after_s)}
-        self._service.refusals["too-many-connections"] += 1
+    async def turn_away(self, error: ProtocolError, linger: bool) -> None:
+        """Say why no request is taken at all; cheap, for when there are far too many peers."""
+        wait = {"Retry-After": str(self._limits.retry_after_s)} if error.status == 503 else None
+        self._service.refusals[error.reason] += 1
         try:
-            response = refusal(503, "too-many-connections", "the gateway is busy: try again later", wait)
+            response = refusal(error.status, error.reason, error.detail, wait)
             await self._send(response_head(response, keep_alive=False), response)
             if linger:
                 await self._hang_up()
