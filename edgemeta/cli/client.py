@@ -14,7 +14,13 @@ ALWAYS = ("joined", "delivered", "discarded", "over")
 
 
 @click.command()
-@click.option("--server", required=True, metavar="URL", help="The gateway, as in http://gateway.local:8742")
+@click.option("--server", metavar="URL", help="The gateway, as in http://gateway.local:8742")
+@click.option(
+    "--join",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The join file that 'edgemeta enroll' made for this device, instead of --server.",
+)
 @click.option("--data", default="synthetic", show_default=True, metavar="SPEC", help="This device's data.")
 @click.option(
     "--partition-id", type=click.IntRange(0), metavar="K", help="Take the K-th part of the data, as the run cuts it."
@@ -29,15 +35,25 @@ ALWAYS = ("joined", "delivered", "discarded", "over")
 )
 @click.option("--name", metavar="NAME", help="What the gateway calls this device. [default: the host's name]")
 @click.option("--once", is_flag=True, help="Do what one round asks for, and exit.")
-def client(server: str, data: str, partition_id: int | None, state: Path, name: str | None, once: bool) -> None:
+def client(
+    server: str | None,
+    join: Path | None,
+    data: str,
+    partition_id: int | None,
+    state: Path,
+    name: str | None,
+    once: bool,
+) -> None:
     """Take part in a gateway's run as a device, until the run is over; a gateway that is away is waited for."""
+    if (server is None) == (join is None):
+        raise click.UsageError("give the gateway as --server URL, or a join file as --join FILE")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a clean stop: what was done is kept on the way out
 
     from edgemeta.net.device import Device
     from edgemeta.net.seldom import Seldom
 
     said, last = Seldom(), ""
-    with Device(server, data, state, name, partition_id) as device:
+    with Device(server, data, state, name, partition_id, join=join) as device:
         while True:
             done = device.step(BUDGET_S, wait_s=WAIT_S)
             if done.kind not in QUIET:

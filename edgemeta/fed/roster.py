@@ -3,7 +3,7 @@
 A device makes its key and stores it before it first joins, so an answer that is lost costs nothing: the same name with
 the same key joins again and gets the same number and the same session. On disk are hashes of keys and sessions only.
 
-Where a device token proves the name, a new key takes the place of the old one: the device lost its card, or was replaced.
+Where a device token proves the name, a new key takes the old one's place: the device lost its card, or was replaced.
 """
 
 import hashlib

@@ -13,7 +13,7 @@ import hmac
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from edgemeta.storage import storing, write_atomic
 
 log = logging.getLogger("edgemeta")
 
+DEVICES_FILE = "devices.json"  # in a gateway's state directory
 FORMAT = "edgemeta-devices/1"
 
 
@@ -118,6 +119,11 @@ class Tokens:
         self._required = self._required or bool(self._current().devices)
         return self._required
 
+    @property
+    def enrolled(self) -> int:
+        """How many devices have a token that is good."""
+        return sum(bool(device.tokens) for device in self._current().devices.values())
+
     def owner(self, token: str | None) -> str:
         """Return whose token it is. Raises Refused."""
         if not token:
@@ -126,7 +132,7 @@ class Tokens:
             )
         hashed, owner, former = digest(token), None, False
         for name, device in self._current().devices.items():  # to the end, so that the time says nothing
-            if any([hmac.compare_digest(hashed, known) for known in device.tokens]):
+            if _matches(hashed, device.tokens):
                 owner = name
             former |= hashed in device.former
         if owner is None and former:
@@ -138,7 +144,7 @@ class Tokens:
     def is_good(self, name: str, hashed: str) -> bool:
         """Say whether `hashed` is a token of `name` now."""
         device = self._current().devices.get(name)
-        return device is not None and any([hmac.compare_digest(hashed, known) for known in device.tokens])
+        return device is not None and _matches(hashed, device.tokens)
 
     def is_operators(self, token: str | None) -> bool:
         """Say whether it is the operator's token."""
@@ -171,6 +177,10 @@ class Tokens:
                 self._seen = stamp  # said once; looked at again when it changes again
                 log.error("%s; what it said before holds until it can be read", error)
         return self._register
+
+
+def _matches(hashed: str, known: Sequence[str]) -> bool:
+    return sum(hmac.compare_digest(hashed, one) for one in known) > 0
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -165,6 +165,14 @@ class Gateway:
         return Answer(status, b"".join(_blocks(response, MAX_ANSWER_BYTES)), retry_after_s)
 
 
+def host_of(url: str) -> str:
+    """Return the host in a URL, "" when there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _blocks(response: HTTPResponse, max_bytes: int) -> Iterator[bytes]:
     """Yield the body; raises Away in the place of all network errors, as the file it goes to has errors of its own."""
     taken = 0

@@ -105,7 +105,9 @@ def _subject(host: str) -> str:
     except ValueError:
         pass
     if not _NAME.fullmatch(host):
-        raise ConfigError(f"'{host}' is no name or address of a gateway: expected one such as gateway.local or 10.0.0.5")
+        raise ConfigError(
+            f"'{host}' is no name or address of a gateway: expected one such as gateway.local or 10.0.0.5"
+        )
     return f"DNS:{host}"
 
 

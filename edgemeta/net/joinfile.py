@@ -33,7 +33,10 @@ def write_join_file(path: Path, join: JoinFile) -> None:
     lines = [
         "# A device takes part with this file, as 'edgemeta client --join FILE'. Whoever has it is that device.",
         f"format = {_quoted(FORMAT)}",
-        *(f"{key} = {_quoted(value)}" for key, value in (("url", join.url), ("name", join.name), ("token", join.token))),
+        *(
+            f"{key} = {_quoted(value)}"
+            for key, value in (("url", join.url), ("name", join.name), ("token", join.token))
+        ),
         *([f'certificate = """\n{join.certificate.strip()}\n"""'] if join.certificate else []),
     ]
     with storing(path):

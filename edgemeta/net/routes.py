@@ -99,7 +99,9 @@ async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
     if not (isinstance(name, str) and 1 <= len(name) <= 64 and name.isprintable()):
         raise Refused("bad-field", "name: expected 1 to 64 printable characters")
     if owner not in (None, name):
-        raise Refused("wrong-device", f"this token is not the one of '{name}': one token cannot speak for another device")
+        raise Refused(
+            "wrong-device", f"this token is not the one of '{name}': one token cannot speak for another device"
+        )
     if not (isinstance(key, str) and 16 <= len(key) <= 256 and key.isascii() and key.isprintable()):
         raise Refused("bad-field", "key: expected 16 to 256 ASCII characters, random ones, that the device keeps")
     if wanted is not None and type(wanted) is not int:
