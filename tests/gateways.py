@@ -108,6 +108,7 @@ class Gateway:
         self, path: Any, participants: int = 2, held_out: int = 0, rounds: int = 1, every: int = 100, **more: Any
     ) -> None:
         self.path, self.network = path, more.pop("network", NETWORK)
+        self.access = {"tls": more.pop("tls", None), "closed": more.pop("closed", False)}
         settings = {
             "data": {"participants": participants, "held_out": held_out},
             "phases": [{"rounds": rounds, "name": "federated"}],
@@ -134,6 +135,7 @@ class Gateway:
                 stopped=self.stopped,
                 on_listening=on_listening,
                 on_round=self.records.append,
+                **self.access,
             )
 
         self.thread = threading.Thread(target=asyncio.run, args=(live(),))

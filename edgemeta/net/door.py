@@ -29,7 +29,7 @@ class Door(asyncio.Protocol):
     """A connection until it is known what the peer speaks; `encrypted` and `plain` make what takes over then.
 
     inside: who is at the door now; most: how many there may be, one more is cut off. patience_s: for the handshake.
-    failures: of which only some are logged.
+    logged: what was logged of late.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Door(asyncio.Protocol):
         inside: set[asyncio.Task[None]],
         most: int,
         patience_s: float,
-        failures: Seldom,
+        logged: Seldom,
     ) -> None:
         self._context, self._encrypted, self._plain = context, encrypted, plain
-        self._inside, self._most, self._patience_s, self._failures = inside, most, patience_s, failures
+        self._inside, self._most, self._patience_s, self._logged = inside, most, patience_s, logged
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -84,7 +84,7 @@ class Door(asyncio.Protocol):
     def _failed(self, transport: asyncio.Transport, error: OSError) -> None:
         reason = getattr(error, "reason", None)
         peer = str((transport.get_extra_info("peername") or [""])[0])
-        if isinstance(error, ssl.SSLError) and reason and self._failures.due(reason, time.monotonic()):
+        if isinstance(error, ssl.SSLError) and reason and self._logged.due(reason, time.monotonic()):
             log.warning("no TLS with %s: %s", peer, ADVICE.get(reason, reason.lower().replace("_", " ")))
 
 

@@ -19,7 +19,6 @@ from edgemeta.errors import InputError
 from edgemeta.net.connection import Connection, Handler, Protocol, Service
 from edgemeta.net.door import Door
 from edgemeta.net.http1 import Limits, ProtocolError
-from edgemeta.net.seldom import Seldom
 
 BACKLOG = 1024  # connections the kernel holds until they are accepted: devices come back all at once
 # Bytes in the kernel for each connection, which may double them: enough for 1 MB/s up and 2.5 MB/s down over a line
@@ -38,7 +37,6 @@ class Listener:
         self._served: dict[asyncio.Task[None], Connection] = {}
         self._turned_away: dict[asyncio.Task[None], Connection] = {}
         self._doors: set[asyncio.Task[None]] = set()
-        self._failures = Seldom()
 
     def start(self, server: asyncio.Server) -> None:
         """Take over the server that calls `connected`."""
@@ -84,7 +82,7 @@ class Listener:
             inside=self._doors,
             most=limits.max_connections,
             patience_s=limits.idle_s,
-            failures=self._failures,
+            logged=self._service.logged,
         )
 
     async def _hold(
