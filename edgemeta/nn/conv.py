@@ -39,12 +39,20 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, Callab
             dweight += columns.T @ dy[block].reshape(-1, filters)
         if not need_dx:
             return dweight.reshape(weight.shape), None
-        # Each input pixel fed the outputs around it through the kernel turned by 180 degrees, so dx is itself a
-        # convolution of dy, and needs no scatter-add.
-        turned = np.ascontiguousarray(weight[::-1, ::-1].swapaxes(2, 3))
-        return dweight.reshape(weight.shape), _correlate(_pad(dy, (kh, kw), "dy", scratch), turned, "dx", scratch)
+        return dweight.reshape(weight.shape), input_gradient(dy, weight, scratch)
 
     return y, backward
+
+
+def input_gradient(dy: Array, weight: Array, scratch: Workspace) -> Array:
+    """Return dx (B, H, W, C) for dy (B, H, W, O), in scratch memory.
+
+    Each input pixel fed the outputs around it through the kernel turned by 180 degrees, so dx is itself a
+    convolution of dy, and needs no scatter-add.
+    """
+    kh, kw = weight.shape[:2]
+    turned = np.ascontiguousarray(weight[::-1, ::-1].swapaxes(2, 3))
+    return _correlate(_pad(dy, (kh, kw), "dy", scratch), turned, "dx", scratch)
 
 
 def _pad(x: Array, kernel: tuple[int, int], key: str, scratch: Workspace) -> Array:

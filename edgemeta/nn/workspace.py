@@ -1,11 +1,22 @@
-"""Scratch memory that outlives a step, so that no step allocates what the one before could have left it."""
+"""What a computation borrows: scratch memory that outlives a step, and threads.
 
+Memory is kept so that no step allocates what the one before could have left it. Work for threads comes in pieces that
+do not depend on how many threads there are, so that the bits of a result do not either.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.nn.layout import Shape
+
+Array = NDArray[Any]
 
 
 class Workspace:
@@ -15,18 +26,60 @@ class Workspace:
     that trains and predicts at once uses two. Dropping it frees the memory.
     """
 
-    def __init__(self) -> None:
-        self._buffers: dict[Any, NDArray[Any]] = {}
+    def __init__(self, whole: "Workspace | None" = None) -> None:
+        self._buffers: dict[Any, Array] = {}
         self._parts: dict[Any, Workspace] = {}
+        self._whole = whole or self  # the workspace that this one is a part of
+        self._local = threading.local()
+        self.threads = 1
 
     def part(self, key: Any) -> "Workspace":
         """Return the workspace inside this one that belongs to `key`, say to one layer."""
-        return self._parts.setdefault(key, Workspace())
+        return self._parts.setdefault(key, Workspace(self._whole))
 
-    def array(self, key: Any, shape: Shape, dtype: Any) -> NDArray[Any]:
+    @property
+    def passing(self) -> "Workspace":
+        """The running thread's own workspace, for what nobody reads after the present call.
+
+        All parts share it, so what a layer leaves there is gone when the next one starts; being reused at once, it
+        stays in the processor's cache.
+        """
+        local = self._whole._local
+        if not hasattr(local, "workspace"):
+            local.workspace = Workspace(self._whole)
+        workspace: Workspace = local.workspace
+        return workspace
+
+    def each(self, work: Callable[[int], None], count: int) -> None:
+        """Call work(0) to work(count - 1), in any order, on the threads that the whole workspace was given."""
+        threads = min(self._whole.threads, count)
+        if threads == 1:
+            for piece in range(count):
+                work(piece)
+        else:
+            list(_pool(os.getpid(), self._whole.threads).map(work, range(count)))  # list: errors come out here
+
+    def array(self, key: Any, shape: Shape, dtype: Any) -> Array:
         """Return an array of `shape` with unspecified content, in the memory that `key` had before if it fits."""
         size = int(np.prod(shape, dtype=np.int64))
         buffer = self._buffers.get(key)
         if buffer is None or buffer.dtype != dtype or buffer.size < size:
             buffer = self._buffers[key] = np.empty(size, dtype)
         return buffer[:size].reshape(shape)
+
+    def samples(self, key: Any, shape: Shape, dtype: Any) -> Array:
+        """Return an array of `shape` (B, ...); pictures (B, H, W, C) get the order (H, W, B, C) in memory.
+
+        With the samples next to the channels, whatever is done at one place of the picture is done to B*C numbers in
+        a row, where C alone would be too few for long copies and sums.
+        """
+        if len(shape) != 4:
+            return self.array(key, shape, dtype)
+        batch, height, width, channels = shape
+        return self.array(key, (height, width, batch, channels), dtype).transpose(2, 0, 1, 3)
+
+
+@cache
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """Return the process's pool of so many threads; a forked process has none of its parent's, and makes its own."""
+    return ThreadPoolExecutor(threads, "edgemeta")
