@@ -5,7 +5,8 @@
 
 `params` and `grads` map the layer's own tensor names ("weight", "bias") to views of the flat vectors; backward
 writes each gradient once. The closure is the cache: there is no state in a layer, and it dies when dropped.
-Arrays that forward and backward return may lie in `scratch`, and last until the scratch is used for the next batch.
+What forward and backward return is for the next layer only, and may be overwritten after that (`Workspace.result`);
+a layer that needs its x in the backward pass keeps it in `scratch`, which lasts until the next batch.
 Shapes: B batch, H height, W width, C channels in, O channels or units out. Pictures are (B, H, W, C).
 """
 
@@ -56,8 +57,9 @@ class Conv2d:
         y += params["bias"]
 
         def backward(dy: Array, grads: Tensors, need_dx: bool) -> Array | None:
-            grads["weight"][...], dx = back(dy, need_dx)
             grads["bias"][...] = _sums(dy)
+            dweight, dx = back(dy, need_dx)
+            grads["weight"][...] = dweight
             return dx
 
         return y, backward
@@ -87,30 +89,26 @@ class MaxPool2d:
     def forward(self, _: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
         """Pool x: (B, H, W, C) to (B, H // size, W // size, C)."""
         tiles = self._positions(x)
-        y = scratch.samples("y", tiles[0].shape, x.dtype)
+        y = scratch.result(tiles[0].shape, x.dtype)
+        larger = [scratch.samples(i, y.shape, np.bool_) for i in range(1, len(tiles))]
         y[...] = tiles[0]
-        for tile in tiles[1:]:
+        for tile, mask in zip(tiles[1:], larger, strict=True):
+            np.greater(tile, y, out=mask)
             np.maximum(y, tile, out=y)
 
         def backward(dy: Array, _: Tensors, _need: bool) -> Array:
-            dx = scratch.samples("dx", x.shape, dy.dtype)
+            dx = scratch.result(x.shape, dy.dtype)
             if x.shape[1] % self.size or x.shape[2] % self.size:
                 dx.fill(0)  # what no tile covers
-            # The largest value takes the gradient; of equal values, the first. In turn, each position takes the rest
-            # where it is as large as y. Masking by sign bits needs no branch and no bool turned into float: the sign
-            # of (position - y), spread over all bits, is ones where less and zeros where equal. (A fifth faster than
-            # `rest * (tile == y)`, which has the same bits.)
-            rest, left = (scratch.passing.samples(key, y.shape, y.dtype) for key in ("rest", "left"))
+            # From the last position to the first: whoever was larger than all before it takes the gradient, so that of
+            # equal values the first one does. Kept masks of one byte are read faster than x would be again.
+            rest = scratch.passing.samples("rest", y.shape, dy.dtype)
             rest[...] = dy
-            *others, last = zip(tiles, self._positions(dx), strict=True)
-            for tile, dtile in others:
-                np.subtract(tile, y, out=left)
-                mask = _bits(left)
-                np.right_shift(mask, 8 * y.itemsize - 1, out=mask)
-                np.bitwise_and(_bits(rest), mask, out=mask)
-                np.bitwise_xor(_bits(rest), mask, out=_bits(dtile))
-                rest, left = left, rest
-            last[1][...] = rest
+            first, *others = self._positions(dx)
+            for dtile, mask in zip(reversed(others), reversed(larger), strict=True):
+                np.multiply(rest, mask, out=dtile)
+                rest -= dtile
+            first[...] = rest
             return dx
 
         return y, backward
@@ -133,11 +131,11 @@ class ReLU:
 
     def forward(self, _: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
         """Cut x off below zero."""
-        y: Array = np.maximum(x, 0, out=scratch.samples("y", x.shape, x.dtype))
+        y: Array = np.maximum(x, 0, out=scratch.result(x.shape, x.dtype))
+        positive = np.greater(y, 0, out=scratch.samples("positive", y.shape, np.bool_))
 
         def backward(dy: Array, _: Tensors, _need: bool) -> Array:
-            positive = np.greater(y, 0, out=scratch.passing.samples("positive", y.shape, np.bool_))
-            dx: Array = np.multiply(dy, positive, out=scratch.samples("dx", y.shape, dy.dtype))
+            dx: Array = np.multiply(dy, positive, out=scratch.result(dy.shape, dy.dtype))
             return dx
 
         return y, backward
@@ -183,23 +181,25 @@ class Dense:
         Large weights are worked through in blocks of rows, the same ones for any number of threads.
         """
         weight, batch = params["weight"], len(x)
+        kept = scratch.array("x", x.shape, x.dtype)
+        kept[...] = x
         blocks = [slice(start, start + ROWS) for start in range(0, len(weight), ROWS)]
         parts = scratch.passing.array("parts", (len(blocks), batch, self.units), x.dtype)
 
         def multiply(i: int) -> None:
-            np.matmul(x[:, blocks[i]], weight[blocks[i]], out=parts[i])
+            np.matmul(kept[:, blocks[i]], weight[blocks[i]], out=parts[i])
 
         scratch.each(multiply, len(blocks))
-        y = np.add.reduce(parts, axis=0, out=scratch.array("y", parts.shape[1:], x.dtype))
+        y = np.add.reduce(parts, axis=0, out=scratch.result(parts.shape[1:], x.dtype))
         y += params["bias"]
 
         def backward(dy: Array, grads: Tensors, need_dx: bool) -> Array | None:
-            dx = scratch.array("dx", x.shape, dy.dtype) if need_dx else None
+            dx = scratch.result(kept.shape, dy.dtype) if need_dx else None
             across = np.ascontiguousarray(dy.T)  # W dy^T is a third faster than dy W^T, its transposition included
 
             def differentiate(i: int) -> None:
                 rows = blocks[i]
-                np.matmul(x[:, rows].T, dy, out=grads["weight"][rows])
+                np.matmul(kept[:, rows].T, dy, out=grads["weight"][rows])
                 if dx is not None:
                     dxt = scratch.passing.array("dx", (len(weight[rows]), batch), dy.dtype)
                     dx[:, rows] = np.matmul(weight[rows], across, out=dxt).T
@@ -226,8 +226,3 @@ def _sums(dy: Array) -> Array:
     rows = dy.transpose(1, 2, 0, 3).reshape(-1, dy.shape[3])
     sums: Array = np.ones(len(rows), dy.dtype) @ rows
     return sums
-
-
-def _bits(numbers: Array) -> Array:
-    """Return the same memory as whole numbers."""
-    return numbers.view(f"i{numbers.itemsize}")

@@ -133,9 +133,11 @@ class Model:
         if self._head:
             size = self._head_layout.size
             parts = space.array("gradients", (len(chunks), size), theta.dtype)
+            dhead = space.array("dhead", dh.shape, dh.dtype)
+            dhead[...] = dh  # dh is a layer's result, and the first chunk's results would overwrite it
 
             def back(i: int) -> None:
-                _backward(self._head, head_backwards[i], dh[chunks[i]], self._head_layout.views(parts[i]), False)
+                _backward(self._head, head_backwards[i], dhead[chunks[i]], self._head_layout.views(parts[i]), False)
 
             space.each(back, len(chunks))
             np.add.reduce(parts, axis=0, out=grad[:size])

@@ -36,8 +36,9 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, Callab
     u = np.matmul(g, weight.swapaxes(0, 1).reshape(kernel, -1)).reshape(size, 1, kernel * channels, filters)
     m = scratch.passing.array("M", (size, height, right * batch, filters), x.dtype)
     np.matmul(fields.swapaxes(2, 3), u, out=m)
-    y = scratch.array("y", (height, right, TILE, n), x.dtype)
-    np.matmul(a.T, m.reshape(size, height, right, n).transpose(1, 2, 0, 3), out=y)
+    y = scratch.result((batch, height, right * TILE, filters), x.dtype)
+    tiled = y.transpose(1, 2, 0, 3).reshape(height, right, TILE, n)
+    np.matmul(a.T, m.reshape(size, height, right, n).transpose(1, 2, 0, 3), out=tiled)
 
     def backward(dy: Array, need_dx: bool) -> tuple[Array, Array | None]:
         whole = whole_tiles(dy, scratch)[:height].reshape(height, right, TILE, n)
@@ -47,7 +48,7 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, Callab
         dweight = (g.T @ du.sum(axis=1).reshape(size, -1)).reshape(kernel, kernel, channels, filters).swapaxes(0, 1)
         return dweight, conv.input_gradient(dy, weight, scratch) if need_dx else None
 
-    return y.reshape(height, right * TILE, batch, filters)[:, :width].transpose(2, 0, 1, 3), backward
+    return y[:, :, :width], backward
 
 
 def _transform_inputs(x: Array, b: Array, kernel: int, scratch: Workspace) -> Array:

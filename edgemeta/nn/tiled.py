@@ -42,21 +42,22 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, Callab
     v = scratch.array("V", (size * size, tiles, channels), x.dtype)
     u = scratch.array("U", (size * size, channels, filters), x.dtype)
     _transform_inputs(x, b, kernel, v.reshape(size, size, down, right, batch * channels), scratch)
-    np.matmul(np.kron(g, g), weight.reshape(kernel * kernel, -1), out=u.reshape(size * size, -1))
+    _along_both(g, weight.reshape(kernel, kernel, -1), u.reshape(size, size, -1), scratch)
     m = np.matmul(v, u, out=scratch.passing.array("M", (size * size, tiles, filters), x.dtype))
-    y = scratch.array("y", (TILE * down, TILE * right, batch, filters), x.dtype)
-    _transform_outputs(m.reshape(size, size, down, right, batch * filters), a, y, scratch)
+    y = scratch.result((batch, TILE * down, TILE * right, filters), x.dtype)
+    _transform_outputs(m.reshape(size, size, down, right, batch * filters), a, y.transpose(1, 2, 0, 3), scratch)
 
     def backward(dy: Array, need_dx: bool) -> tuple[Array, Array | None]:
         q = scratch.passing.array("M", (size, size, down, right, batch * filters), dy.dtype)
         _adjoint_outputs(dy, a, q, scratch)
         du = scratch.passing.array("dU", u.shape, u.dtype)
         np.matmul(v.swapaxes(1, 2), q.reshape(size * size, tiles, filters), out=du)
-        dweight = np.kron(g, g).T @ du.reshape(size * size, -1)
+        dweight = np.empty_like(weight)
+        _along_both(g.T, du.reshape(size, size, -1), dweight.reshape(kernel, kernel, -1), scratch)
         dx = _adjoint_inputs(q, u, x.shape, kernel, scratch) if need_dx else None
-        return dweight.reshape(weight.shape), dx
+        return dweight, dx
 
-    return _crop(y, x.shape), backward
+    return y[:, :height, :width], backward
 
 
 def _transform_inputs(x: Array, b: Array, kernel: int, v: Array, scratch: Workspace) -> None:
@@ -99,7 +100,8 @@ def _adjoint_inputs(q: Array, u: Array, shape: tuple[int, ...], kernel: int, scr
     overlap = transforms(kernel).overlap
     # A tile of zeros before the first and after the last stands for the neighbours that they do not have.
     dv = scratch.passing.array("dV", (down + 2, size, size, right, n), q.dtype)
-    dv[[0, -1]] = 0
+    dv[0] = 0
+    dv[-1] = 0
     np.matmul(
         q.reshape(size, size, down, right * batch, filters),
         np.ascontiguousarray(u.swapaxes(1, 2)).reshape(size, size, 1, filters, channels),
@@ -109,13 +111,14 @@ def _adjoint_inputs(q: Array, u: Array, shape: tuple[int, ...], kernel: int, scr
         dv, (down, size, right, 3 * size, n), tuple(dv.strides[axis] for axis in (0, 2, 3, 1, 4)), writeable=False
     )
     rows = scratch.passing.array("rows", (down, TILE, right + 2, size, n), q.dtype)
-    rows[:, :, [0, -1]] = 0
+    rows[:, :, 0] = 0
+    rows[:, :, -1] = 0
     np.matmul(overlap, three, out=rows[:, :, 1:-1].transpose(0, 3, 2, 1, 4))
     beside = rows.reshape(down * TILE, right + 2, size, n)
     three = as_strided(beside, (down * TILE, right, 3 * size, n), beside.strides, writeable=False)
-    dx = scratch.array("dx", (down * TILE, right * TILE, batch, channels), q.dtype)
-    np.matmul(overlap, three, out=dx.reshape(down * TILE, right, TILE, n))
-    return _crop(dx, shape)
+    dx = scratch.result((batch, down * TILE, right * TILE, channels), q.dtype)
+    np.matmul(overlap, three, out=dx.transpose(1, 2, 0, 3).reshape(down * TILE, right, TILE, n))
+    return dx[:, : shape[1], : shape[2]]
 
 
 def whole_tiles(dy: Array, scratch: Workspace) -> Array:
@@ -132,9 +135,11 @@ def whole_tiles(dy: Array, scratch: Workspace) -> Array:
     return whole
 
 
-def _crop(whole: Array, shape: tuple[int, ...]) -> Array:
-    """Return (4 down, 4 right, B, C) as (B, H, W, C) without what lies beyond the picture."""
-    return whole[: shape[1], : shape[2]].transpose(2, 0, 1, 3)
+def _along_both(matrix: Array, x: Array, y: Array, scratch: Workspace) -> None:
+    """y = matrix x matrix^T. x: (k, k, N); matrix: (a, k); y: (a, a, N), written."""
+    rows = scratch.passing.array("rows", (len(matrix), x.shape[1], x.shape[2]), x.dtype)
+    np.matmul(matrix, x.reshape(len(x), -1), out=rows.reshape(len(matrix), -1))
+    np.matmul(matrix, rows, out=y)
 
 
 def _windows(x: Array, count: int, size: int) -> Array:

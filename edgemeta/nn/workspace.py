@@ -4,6 +4,7 @@ Memory is kept so that no step allocates what the one before could have left it.
 do not depend on how many threads there are, so that the bits of a result do not either.
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class Workspace:
         self._parts: dict[Any, Workspace] = {}
         self._whole = whole or self  # the workspace that this one is a part of
         self._local = threading.local()
+        self._turn = 0
         self.threads = 1
 
     def part(self, key: Any) -> "Workspace":
@@ -50,6 +52,16 @@ class Workspace:
         workspace: Workspace = local.workspace
         return workspace
 
+    def result(self, shape: Shape, dtype: Any) -> Array:
+        """Return an array for what a layer hands to the next one, as `samples` does.
+
+        Each thread has two such buffers, and they take turns: a layer writes one while it reads the other, and all
+        layers write where the cache is warm.
+        """
+        passing = self.passing
+        passing._turn = 1 - passing._turn
+        return passing.samples(("result", passing._turn), shape, dtype)
+
     def each(self, work: Callable[[int], None], count: int) -> None:
         """Call work(0) to work(count - 1), in any order, on the threads that the whole workspace was given."""
         threads = min(self._whole.threads, count)
@@ -61,7 +73,7 @@ class Workspace:
 
     def array(self, key: Any, shape: Shape, dtype: Any) -> Array:
         """Return an array of `shape` with unspecified content, in the memory that `key` had before if it fits."""
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
         buffer = self._buffers.get(key)
         if buffer is None or buffer.dtype != dtype or buffer.size < size:
             buffer = self._buffers[key] = np.empty(size, dtype)
