@@ -194,19 +194,18 @@ class Dense:
         y += params["bias"]
 
         def backward(dy: Array, grads: Tensors, need_dx: bool) -> Array | None:
-            dx = scratch.result(kept.shape, dy.dtype) if need_dx else None
-            across = np.ascontiguousarray(dy.T)  # W dy^T is a third faster than dy W^T, its transposition included
+            dxt = scratch.result(kept.shape[::-1], dy.dtype) if need_dx else None
+            across = np.ascontiguousarray(dy.T)  # W dy^T takes two thirds of the time of dy W^T
 
             def differentiate(i: int) -> None:
                 rows = blocks[i]
                 np.matmul(kept[:, rows].T, dy, out=grads["weight"][rows])
-                if dx is not None:
-                    dxt = scratch.passing.array("dx", (len(weight[rows]), batch), dy.dtype)
-                    dx[:, rows] = np.matmul(weight[rows], across, out=dxt).T
+                if dxt is not None:
+                    np.matmul(weight[rows], across, out=dxt[rows])
 
             scratch.each(differentiate, len(blocks))
             np.sum(dy, axis=0, out=grads["bias"])
-            return dx
+            return None if dxt is None else dxt.T
 
         return y, backward
 

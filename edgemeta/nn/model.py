@@ -17,7 +17,7 @@ from edgemeta.nn.workspace import Workspace
 
 Array = NDArray[Any]
 Step = tuple[Layer, dict[str, str]]  # a layer, and for each of its tensors' own names the name in the layout
-CHUNK = 8  # samples: what a convolution needs at once for so many fits a core's cache, and rows of them are long
+CHUNK = 16  # samples: few enough for the cache, and many enough to outweigh what a call costs
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Model:
         if self._head:
             size = self._head_layout.size
             parts = space.array("gradients", (len(chunks), size), theta.dtype)
-            dhead = space.array("dhead", dh.shape, dh.dtype)
+            dhead = space.samples("dhead", dh.shape, dh.dtype)
             dhead[...] = dh  # dh is a layer's result, and the first chunk's results would overwrite it
 
             def back(i: int) -> None:

@@ -37,7 +37,9 @@ class Workspace:
 
     def part(self, key: Any) -> "Workspace":
         """Return the workspace inside this one that belongs to `key`, say to one layer."""
-        return self._parts.setdefault(key, Workspace(self._whole))
+        if key not in self._parts:
+            self._parts[key] = Workspace(self._whole)
+        return self._parts[key]
 
     @property
     def passing(self) -> "Workspace":
