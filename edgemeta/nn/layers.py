@@ -28,7 +28,7 @@ Array = NDArray[Any]
 Tensors = Mapping[str, Array]
 Backward = Callable[[Array, Tensors, bool], Array | None]
 ROWWISE_BELOW = 32  # length of the products along kernel rows and channels, under which tiles of 4x4 do not pay
-ROWS = 512  # of a dense layer's weights, in one piece of work
+SMALL = 10**6  # multiplications that OpenBLAS does without packing the operands first, which takes half as long
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,14 @@ class Conv2d:
         return (height, width, self.filters), {"weight": weight, "bias": (self.filters,)}
 
     def forward(self, params: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
-        """Convolve x: (B, H, W, C) to (B, H, W, filters)."""
+        """Convolve x: (B, H, W, C) to (B, H, W, filters); without a "bias" in params, none is added."""
         y, back = self._convolution(x).convolve(x, params["weight"], scratch)
-        y += params["bias"]
+        if "bias" in params:
+            y += params["bias"]
 
         def backward(dy: Array, grads: Tensors, need_dx: bool) -> Array | None:
-            grads["bias"][...] = _sums(dy)
+            if "bias" in grads:
+                grads["bias"][...] = _sums(dy)
             dweight, dx = back(dy, need_dx)
             grads["weight"][...] = dweight
             return dx
@@ -142,6 +144,21 @@ class ReLU:
 
 
 @dataclass(frozen=True)
+class Bias:
+    """A convolution's bias as a step of its own, which the network may take after a pool; not a layer to build with."""
+
+    def forward(self, params: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
+        """Add one number for each channel to x: (B, H, W, C)."""
+        y = np.add(x, params["bias"], out=scratch.result(x.shape, x.dtype))
+
+        def backward(dy: Array, grads: Tensors, _need: bool) -> Array:
+            grads["bias"][...] = _sums(dy)
+            return dy
+
+        return y, backward
+
+
+@dataclass(frozen=True)
 class Flatten:
     """(B, ...) to (B, D), in the order in which the numbers lie in memory: (H, W, C)."""
 
@@ -183,7 +200,8 @@ class Dense:
         weight, batch = params["weight"], len(x)
         kept = scratch.array("x", x.shape, x.dtype)
         kept[...] = x
-        blocks = [slice(start, start + ROWS) for start in range(0, len(weight), ROWS)]
+        rows = 512 if batch * 512 * self.units <= SMALL else 128
+        blocks = [slice(start, start + rows) for start in range(0, len(weight), rows)]
         parts = scratch.passing.array("parts", (len(blocks), batch, self.units), x.dtype)
 
         def multiply(i: int) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import InputError
-from edgemeta.nn.layers import LAYERS, Backward, Layer, MaxPool2d, ReLU, Tensors
+from edgemeta.nn.layers import LAYERS, Backward, Bias, Conv2d, Layer, MaxPool2d, ReLU, Tensors
 from edgemeta.nn.layout import Layout, Shape, Vector
 from edgemeta.nn.losses import LOSSES
-from edgemeta.nn.workspace import Workspace
+from edgemeta.nn.workspace import MAX_THREADS, Workspace
 
 Array = NDArray[Any]
-Step = tuple[Layer, dict[str, str]]  # a layer, and for each of its tensors' own names the name in the layout
+Step = tuple[Layer | Bias, dict[str, str]]  # a layer, and for each of its tensors' own names the name in the layout
 CHUNK = 16  # samples: few enough for the cache, and many enough to outweigh what a call costs
 
 
@@ -59,6 +59,8 @@ class Model:
     ) -> None:
         if loss not in LOSSES:
             raise InputError(f"unknown loss '{loss}': expected one of {', '.join(LOSSES)}")
+        if not 1 <= threads <= MAX_THREADS:
+            raise InputError(f"{threads} threads: expected 1 to {MAX_THREADS}")
         self.layers, self.input_shape, self.name = tuple(layers), tuple(input_shape), name
         self.loss, self.normalization, self.threads = loss, normalization, threads
         steps: list[Step] = []
@@ -198,15 +200,21 @@ def _backward(
 
 
 def _pool_first(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps with each max-pool before the ReLU that it follows.
+    """Return the steps with each max-pool before the bias and the ReLU that it follows.
 
-    Both only pick from ordered numbers, so the order changes no bit of a result; it leaves ReLU a quarter to do.
+    Neither changes which number of a tile is the largest, so the outputs keep their bits, and a quarter of the numbers
+    is left for both. (Where adding the bias rounds two numbers to one, the larger of them now gets the gradient.)
     """
-    steps = list(steps)
-    for i in range(len(steps) - 1):
-        if isinstance(steps[i][0], ReLU) and isinstance(steps[i + 1][0], MaxPool2d):
-            steps[i], steps[i + 1] = steps[i + 1], steps[i]
-    return steps
+    ordered: list[Step] = []
+    for layer, keys in steps:
+        if isinstance(layer, Conv2d):
+            ordered += [(layer, {"weight": keys["weight"]}), (Bias(), {"bias": keys["bias"]})]
+        else:
+            at = len(ordered)
+            while isinstance(layer, MaxPool2d) and at and isinstance(ordered[at - 1][0], Bias | ReLU):
+                at -= 1
+            ordered.insert(at, (layer, keys))
+    return ordered
 
 
 def _chunks(batch: int) -> list[slice]:

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgemeta.nn.layout import Shape
 
 Array = NDArray[Any]
+MAX_THREADS = 64  # of one model: more than any board has, and few enough not to be a mistake
 
 
 class Workspace:
@@ -67,11 +68,21 @@ class Workspace:
     def each(self, work: Callable[[int], None], count: int) -> None:
         """Call work(0) to work(count - 1), in any order, on the threads that the whole workspace was given."""
         threads = min(self._whole.threads, count)
-        if threads == 1:
-            for piece in range(count):
+
+        def share(first: int) -> None:
+            for piece in range(first, count, threads):
                 work(piece)
-        else:
-            list(_pool(os.getpid(), self._whole.threads).map(work, range(count)))  # list: errors come out here
+
+        if threads > 1:
+            others = [_pool(os.getpid()).submit(share, first) for first in range(1, threads)]
+            try:
+                share(0)
+            finally:  # nobody may write into this memory any more when the caller hears of an error
+                wait(others)
+            for other in others:
+                other.result()
+        elif count:
+            share(0)
 
     def array(self, key: Any, shape: Shape, dtype: Any) -> Array:
         """Return an array of `shape` with unspecified content, in the memory that `key` had before if it fits."""
@@ -94,6 +105,6 @@ class Workspace:
 
 
 @cache
-def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
-    """Return the process's pool of so many threads; a forked process has none of its parent's, and makes its own."""
-    return ThreadPoolExecutor(threads, "edgemeta")
+def _pool(_process: int) -> ThreadPoolExecutor:
+    """Return the process's pool, which starts threads as needed; a forked process has to make its own."""
+    return ThreadPoolExecutor(MAX_THREADS - 1, "edgemeta")
