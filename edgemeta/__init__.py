@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from edgemeta import nn as nn
+    from edgemeta.api import simulate as simulate
     from edgemeta.config import RunConfig as RunConfig
     from edgemeta.fed.simulation import RunResult as RunResult
-    from edgemeta.fed.simulation import simulate as simulate
     from edgemeta.meta.trained import TrainedModel as TrainedModel
     from edgemeta.meta.trained import load_model as load_model
 
@@ -22,7 +22,7 @@ _HOMES = {
     "RunResult": "edgemeta.fed.simulation",
     "TrainedModel": "edgemeta.meta.trained",
     "load_model": "edgemeta.meta.trained",
-    "simulate": "edgemeta.fed.simulation",
+    "simulate": "edgemeta.api",
 }
 __all__ = ["RunConfig", "RunResult", "TrainedModel", "load_model", "nn", "simulate"]
 

@@ -7,9 +7,10 @@ them); what follows from the data (input shape, classes) is filled in there too.
 import difflib
 import json
 import math
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -107,22 +108,21 @@ class RunConfig:
 
 def config_from(settings: Mapping[str, Any]) -> RunConfig:
     """Return a checked RunConfig; raises ConfigError that lists every unknown key, wrong type and wrong value."""
-    config = record_from(RunConfig, settings)
-    complaints = []
+    complaints: list[str] = []
+    config: RunConfig = _record(RunConfig, settings, "", complaints)
     for i, phase in enumerate(config.phases):
         if phase.local_steps and phase.local_epochs:
             complaints.append(f"phases.{i} has local_steps and local_epochs: give one of them")
         if phase.rounds == 0 and i < len(config.phases) - 1:
-            complaints.append(
-                f"phases.{i}.rounds is 0 (until stopped), and phases follow: only the last one may be endless"
-            )
+            complaints.append(f"phases.{i}.rounds is 0 (until stopped): only the last phase may be endless")
     if not config.phases:
         complaints.append("phases is empty: give at least one")
-    if config.data.held_out >= config.data.participants:
-        complaints.append(
-            f"data.held_out is {config.data.held_out} of {config.data.participants} participants: "
-            "leave one or more to train on"
-        )
+    for i, (steps, support) in enumerate(config.evaluation.grid):
+        if steps < 0 or support < 1:
+            complaints.append(f"evaluation.grid.{i} is {[steps, support]}: expected steps from 0 and support from 1")
+    held_out, participants = config.data.held_out, config.data.participants
+    if held_out >= participants and not any(line.startswith("data.participants ") for line in complaints):
+        complaints.append(f"data.held_out is {held_out} of {participants} participants: leave one or more to train on")
     if complaints:
         raise ConfigError("; ".join(complaints))
     return config
@@ -150,7 +150,7 @@ def read_settings(source: str | Path) -> dict[str, Any]:
         path = preset
     try:
         return default_settings() | tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, a number of 5,000 digits
         raise ConfigError(f"cannot read {path}: {error}; expected a TOML file") from None
 
 
@@ -166,8 +166,8 @@ def assign(settings: dict[str, Any], text: str) -> None:
         raise ConfigError(f"'{text}' is not KEY=VALUE: write for example phases.0.lr=0.05")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value
+    except (ValueError, RecursionError):
+        parsed = value.strip()
     *path, last = key.strip().split(".")
     here: Any = settings
     for part in path:
@@ -226,8 +226,6 @@ def _record(kind: Any, settings: Any, path: str, complaints: list[str]) -> Any:
             except ValueError as error:
                 complaints.append(f"{path}{entry.name} is {settings[entry.name]!r}: {error}")
                 values.pop(entry.name, None)
-        elif entry.default is MISSING:  # pragma: no cover - every setting has a default
-            raise TypeError(f"{kind.__name__}.{entry.name} needs a default")
     return kind(**values)
 
 
@@ -245,11 +243,13 @@ def _value(hint: Any, value: Any, path: str, complaints: list[str]) -> Any:
     if get_origin(hint) is UnionType:
         return _union([kind for kind in get_args(hint) if kind is not NoneType], value, path, complaints)
     if hint is float and type(value) in (int, float):
-        if not math.isfinite(value):
+        if not abs(value) <= sys.float_info.max:  # NaN, infinity, or a whole number that no float can hold
             raise ValueError("expected a finite number")
         return float(value)
     if type(value) is not hint:
         raise ValueError(f"expected {({int: 'a whole number', float: 'a number', str: 'a string'})[hint]}")
+    if hint is str and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError("expected text that UTF-8 can hold")
     return value
 
 
@@ -267,7 +267,7 @@ def _union(kinds: list[Any], value: Any, path: str, complaints: list[str]) -> An
 
 
 def _check_range(value: Any, metadata: Mapping[str, Any]) -> None:
-    if "low" not in metadata or value is None:
+    if not metadata or value is None:
         return
     low, high, above = metadata["low"], metadata["high"], metadata["above"]
     if value < low or value > high or (above and value == low):
@@ -294,7 +294,7 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {key: leaf for name, item in items for key, leaf in _flat(item, f"{path}{name}.").items()}
 
 
-# JSON's strings, numbers, booleans and lists are TOML's too; only a float's exponent form and infinity might not be,
-# and infinities are refused on reading.
+# JSON's strings, numbers and lists are TOML's too, but for two: infinities, which are refused on reading, and the
+# control character 127, which TOML wants escaped.
 def _toml(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

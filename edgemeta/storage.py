@@ -26,7 +26,7 @@ def write_atomic(path: Path, parts: Iterable[bytes | memoryview]) -> None:
 
     Raises StorageError; then `path` is as it was.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.parent / (path.name + ".tmp")
     with storing(path):
         try:
             with open(temporary, "wb") as file:
@@ -34,7 +34,7 @@ def write_atomic(path: Path, parts: Iterable[bytes | memoryview]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except OSError:
+        except BaseException:  # Ctrl-C too leaves nothing behind
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)

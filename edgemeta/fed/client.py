@@ -8,7 +8,6 @@ import numpy as np
 
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import DivergedError
-from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import LocalState, Samples, begin, steps_in, take_step
 from edgemeta.meta.learners import LEARNERS, Vectors
 from edgemeta.nn import Model, Vector, Workspace
@@ -27,17 +26,12 @@ class Update:
     gradient_evaluations: int
 
 
-def draws(seed: int, phase: int, round_number: int, participant: int) -> Draws:
-    """Return step -> generator for one participant's local steps of one round."""
-    return lambda step: generator(seed, Stream.TRAINING, phase, round_number, participant, step)
-
-
 def client_update(
     model: Model, recipe: PhaseConfig, shared: Vectors, private: Vectors, data: Samples, draw: Draws
 ) -> Update:
     """Do a round's local steps from the shared vectors, and return the update; no argument is changed.
 
-    Raises DivergedError when a loss is not finite.
+    draw: step -> the step's own generator. Raises DivergedError when a loss is not finite.
     """
     state = begin(model, recipe, shared, private)
     for _ in local_steps(model, recipe, state, data, draw):
@@ -52,19 +46,27 @@ def local_steps(model: Model, recipe: PhaseConfig, state: LocalState, data: Samp
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the loss
             take_step(model, recipe, state, data, draw(state.step), workspace)
         if not math.isfinite(state.loss_sum):
-            raise DivergedError(
-                f"the loss is not finite after local step {state.step} ({recipe.algorithm}): "
-                f"training diverged; lower lr ({recipe.lr:g}) or inner_lr ({recipe.inner_lr:g})"
-            )
+            raise _diverged(recipe, state.step)
         yield
 
 
 def finish(recipe: PhaseConfig, shared: Vectors, state: LocalState, samples: int) -> Update:
-    """Return the update of finished local steps."""
+    """Return the update of finished local steps; raises DivergedError when it holds what is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        deltas = {name: state.vectors[name] - start for name, start in shared.items()}
+    if not all(np.isfinite(delta).all() for delta in deltas.values()):
+        raise _diverged(recipe, state.step)
     return Update(
-        shared={name: state.vectors[name] - start for name, start in shared.items()},
+        shared=deltas,
         private={name: vector for name, vector in state.vectors.items() if name not in shared},
         samples=samples,
         loss=state.loss_sum / state.step,
         gradient_evaluations=state.step * LEARNERS[recipe.algorithm].evaluations(recipe),
+    )
+
+
+def _diverged(recipe: PhaseConfig, step: int) -> DivergedError:
+    return DivergedError(
+        f"training diverged: loss or parameters are not finite after local step {step} ({recipe.algorithm}); "
+        f"lower lr ({recipe.lr:g}) or inner_lr ({recipe.inner_lr:g})"
     )

@@ -1,40 +1,40 @@
 """The round's state machine: messages and the time go in, replies come out.
 
 It never sleeps, never opens a connection and never runs a model. A simulation drives it by function calls, a gateway
-by HTTP; so there is one copy of the rules. Everything that it has accepted is on disk before it answers, and opening
-the same directory again goes on from there. Each round has two stages: "train" (updates are collected and folded into
-the next model) and, on evaluated rounds, "evaluate" (all participants score that model). `now` is in seconds, of a
-clock that only goes forward.
+by HTTP; so there is one copy of the rules. What it has accepted is on disk before it answers, and opening the same
+directory again goes on from there. Each round has two stages: "train" (updates are collected and folded into the next
+model) and, on evaluated rounds, "evaluate" (all participants score that model). `now` is in seconds, of a clock that
+only goes forward.
 """
 
-import json
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgemeta.errors import DivergedError
+from edgemeta.errors import ConfigError
 from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.messages import Delivered, Refused, Work, admit_evaluation, admit_update
 from edgemeta.fed.plan import Plan
-from edgemeta.fed.scores import combine
+from edgemeta.fed.scores import combine, summarize
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters, read_tensors, save_model
+from edgemeta.storage import storing, sync_folder, write_atomic
 
 log = logging.getLogger("edgemeta")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
-    """What is committed to disk. model: the round that led to the current model; cohort: who is asked in this stage.
+    """What is committed to disk. round, stage: what is at work; model: the round that led to the current model.
 
-    counted: participant -> the last round in which its update counted. record: of the round at work.
+    cohort: who is asked in this stage, empty before it opens. away: who was missing and has not been heard since.
+    counted: participant -> the last round in which its update counted. record: of the round at work, so far.
+    history: how many bytes of history.jsonl count.
     """
 
     round: int = 0
@@ -42,39 +42,113 @@ class Progress:
     model: int = 0
     attempt: int = 0
     cohort: list[int] = field(default_factory=list)
+    away: list[int] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+    history: int = 0
 
 
 class Coordinator:
-    """One run. Raises, from its methods, Refused for messages that do not count, and StorageError."""
+    """One run. Raises, from its methods, Refused for messages that do not count, and StorageError.
 
-    def __init__(self, plan: Plan, model: Model, theta: Vector, directory: RunDirectory, roster: Sequence[str], now: float) -> None:
-        self.plan, self.model, self.directory = plan, model, directory
-        self.roster = list(roster)
-        self.opened = now
-        progress = directory.load_progress()
-        if progress is None:
-            self.progress = Progress()
-            self._save_model(theta)
-            directory.commit(asdict(self.progress))
-        else:
-            self.progress = Progress(**progress)
+    theta: where a new run starts. roster: the participants that have joined so far.
+    """
+
+    def __init__(
+        self, plan: Plan, model: Model, theta: Vector, directory: RunDirectory, roster: Iterable[int], now: float
+    ) -> None:
+        self.plan, self.model, self.directory, self.roster = plan, model, directory, set(roster)
+        self._began = self._opened = now
         self._updates: dict[int, Delivered] = {}
         self._scores: dict[int, dict[str, Any]] = {}
-        self._recover()
+        committed = directory.load_progress()
+        self.progress = Progress(**committed) if committed else Progress(record=self._new_record(0))
+        self._away = set(self.progress.away)
+        if committed:
+            self._recover()
+        else:
+            self._save_model(0, theta)
+            self._commit()
+        self._go_on(now)
 
     @property
     def finished(self) -> bool:
         """Whether the run is over."""
         return self.progress.stage == "over"
 
+    @property
+    def model_path(self) -> Path:
+        """The file of the current global model; it stays as it is when a newer one comes."""
+        return self.directory.round_model(self.progress.model)
+
+    @property
+    def missing(self) -> list[int]:
+        """Who has been asked in this stage and has not delivered yet."""
+        return [k for k in self.progress.cohort if k not in self._delivered]
+
+    def seconds_left(self, now: float) -> float:
+        """Return the time until the open stage's deadline."""
+        return max(0.0, self._opened + self.plan.server.round_deadline_s - now)
+
+    def join(self, participant: int) -> None:
+        """Put a participant on the roster; one that is on it stays there."""
+        self.roster.add(participant)
+        self._away.discard(participant)
+
     def work(self, participant: int, now: float) -> Work | None:
         """Return the participant's task, or None when there is nothing for it to do now."""
-        self._open(now)
+        self._away.discard(participant)
+        self._go_on(now)
+        return self._task(participant) if participant in self.missing else None
+
+    def deliver(self, participant: int, round_number: int, file: Path, now: float) -> None:
+        """Accept an update that lies complete in `file`, which is moved away; a repeated one changes nothing."""
+        if self._is_new("train", participant, round_number):
+            delivered = admit_update(file, round_number, self.model.layout)
+            kept = self.directory.update_path(round_number, participant)
+            with storing(kept):
+                os.replace(file, kept)
+                if self.directory.durable:
+                    sync_folder(kept.parent)
+            self._updates[participant] = delivered
+            self._go_on(now)
+
+    def deliver_evaluation(self, participant: int, round_number: int, body: bytes, now: float) -> None:
+        """Accept a participant's scores of the current model; repeated ones change nothing."""
+        if self._is_new("evaluate", participant, round_number):
+            scores = admit_evaluation(body, self.plan.config.evaluation)
+            if self.directory.durable:
+                write_atomic(self.directory.evaluation_path(round_number, participant), [body])
+            self._scores[participant] = scores | {"bytes": len(body)}
+            self._go_on(now)
+
+    def tick(self, now: float) -> None:
+        """Act on the deadline: close the stage with what there is, or open the round again when that is too little.
+
+        Also what a full disk kept from happening is tried again here.
+        """
+        self._go_on(now)
+        if not self.progress.cohort or self.seconds_left(now) > 0:
+            return
+        self._away.update(self.missing)
+        if self.progress.stage == "evaluate":
+            self._close_evaluation(now)
+        elif len(self._updates) >= self._min_fit:
+            self._close_training(now)
+        else:
+            log.warning(
+                "round %d: only %d of %d delivered before the deadline, and %d are needed: opened again (missing: %s)",
+                self.progress.round,
+                len(self._updates),
+                len(self.progress.cohort),
+                self._min_fit,
+                ", ".join(map(str, self.missing)),
+            )
+            self._commit(cohort=[], attempt=self.progress.attempt + 1)
+        self._go_on(now)
+
+    def _task(self, participant: int) -> Work:
         progress = self.progress
-        if self.finished or participant not in progress.cohort or participant in self._delivered:
-            return None
         return Work(
             kind=progress.stage,
             round=progress.round,
@@ -87,20 +161,162 @@ class Coordinator:
             counted=progress.counted.get(str(participant), 0),
         )
 
-    def deliver(self, participant: int, round_number: int, file: Path, now: float) -> None:
-        """Accept an update that lies complete in `file`, which is moved away; a repeated one changes nothing."""
-        if self._is_new("train", participant, round_number):
-            delivered = admit_update(file, round_number, self.model.layout)
-            kept = self.directory.update_path(round_number, participant)
-            os.replace(file, kept)
-            self._updates[participant] = Delivered(**{**vars(delivered), "path": kept})
-            self._close_if_complete(now)
+    @property
+    def _delivered(self) -> Mapping[int, Any]:
+        return self._updates if self.progress.stage == "train" else self._scores
 
-    def deliver_evaluation(self, participant: int, round_number: int, body: bytes, now: float) -> None:
-        """Accept a participant's scores of the current model; repeated ones change nothing."""
-        if self._is_new("evaluate", participant, round_number):
-            scores = admit_evaluation(body)
-            kept = self.directory.evaluation_path(round_number, participant)
-            kept.write_bytes(body)
-            self._scores[participant] = scores | {"bytes": len(body)}
-            self._close_if_complete(now)
+    @property
+    def _min_fit(self) -> int:
+        return self.plan.server.min_fit_clients or 1
+
+    @property
+    def _held_out(self) -> set[int]:
+        return set(range(self.plan.training_participants, self.plan.config.data.participants))
+
+    def _is_new(self, stage: str, participant: int, round_number: int) -> bool:
+        """Say whether a message brings something new; raises Refused when it is not what was asked for."""
+        self._away.discard(participant)
+        progress = self.progress
+        if stage == "train" and round_number and progress.counted.get(str(participant)) == round_number:
+            return False
+        if (stage, round_number) != (progress.stage, progress.round):
+            raise Refused("wrong-round", f"round {round_number} is not open for this: it is round {progress.round}")
+        if participant not in progress.cohort:
+            raise Refused("not-in-cohort", f"participant {participant} was not asked in round {round_number}")
+        return participant not in self._delivered
+
+    def _go_on(self, now: float) -> None:
+        """Do what needs no more messages: draw the cohort of a stage that has none, close a stage that has all."""
+        while not self.finished:
+            if not self.progress.cohort:
+                cohort = self._cohort()
+                if not cohort:
+                    return
+                self._commit(cohort=cohort)
+                self._opened = now
+            if self.missing:
+                return
+            (self._close_training if self.progress.stage == "train" else self._close_evaluation)(now)
+        if self.directory.summary() is None:
+            self.directory.write_summary(summarize(self.directory.history()))
+
+    def _cohort(self) -> list[int]:
+        """Return who takes part in the stage that opens; nobody, as long as too few are on the roster."""
+        progress, server = self.progress, self.plan.server
+        train = sorted(k for k in self.roster if k < self.plan.training_participants)
+        if len(train) < max(server.min_available_clients or 1, self._min_fit):
+            return []
+        if progress.stage == "evaluate":
+            # Held-out participants are no part of the quorum, so the first evaluation gives them time to come.
+            expected = self.roster | (self._held_out if progress.round == 0 else set())
+            return sorted(expected - self._away) or train
+        here = [k for k in train if k not in self._away]
+        candidates = here if len(here) >= self._min_fit else train
+        size = max(self._min_fit, round(server.fraction_fit * len(candidates)))
+        where = (self.plan.phase_of(progress.round), progress.round, progress.attempt)
+        drawn = generator(self.plan.config.seed, Stream.SELECTION, *where).permutation(candidates)[:size]
+        return sorted({*drawn.tolist(), *self._updates})
+
+    def _close_training(self, now: float) -> None:
+        """Fold the updates, in order of participant number, into the next model, and commit it."""
+        progress, server = self.progress, self.plan.server
+        updates = dict(sorted(self._updates.items()))
+        folded = (
+            (read_tensors(self.directory.update_path(progress.round, k))[0]["theta"], update.samples)
+            for k, update in updates.items()
+        )
+        delta = AGGREGATORS[server.aggregator](folded, self.model.layout.size)
+        self._save_model(progress.round, OPTIMIZERS[server.optimizer](self._theta(), delta))
+        samples = sum(update.samples for update in updates.values())
+        record = progress.record | {
+            "participants": len(updates),
+            "failures": len(self.missing),
+            "bytes_down": sum(map(self._bytes_down, updates)),
+            "bytes_up": sum(update.bytes for update in updates.values()),
+            "gradient_evaluations": sum(update.gradient_evaluations for update in updates.values()),
+            "train_loss": sum(update.loss * update.samples for update in updates.values()) / samples,
+        }
+        counted = progress.counted | {str(k): progress.round for k in updates}
+        if self.plan.is_evaluated(progress.round):
+            self._commit(
+                stage="evaluate", model=progress.round, cohort=[], attempt=0, counted=counted, record=record
+            )
+        else:
+            self._finish_round(now, record, model=progress.round, counted=counted)
+        self._updates.clear()
+        self.directory.forget_before(progress.round)
+
+    def _close_evaluation(self, now: float) -> None:
+        """Put the scores that came into the round's record, and finish the round."""
+        record, missing = dict(self.progress.record), self.missing
+        for key, these in (("evaluation", range(self.plan.training_participants)), ("evaluation_new", self._held_out)):
+            scores = [self._scores[k] for k in sorted(these) if k in self._scores]
+            if scores:
+                record[key] = combine(scores)
+        if missing:
+            record["evaluation_missing"] = missing
+        record["bytes_down"] += sum(map(self._bytes_down, self._scores))
+        record["bytes_up"] += sum(scores["bytes"] for scores in self._scores.values())
+        self._finish_round(now, record)
+        self._scores.clear()
+
+    def _finish_round(self, now: float, record: Mapping[str, Any], **changes: Any) -> None:
+        progress = self.progress
+        history = self.directory.append_record(
+            {**record, "seconds": round(now - self._began, 3)}, after=progress.history
+        )
+        following = progress.round + 1
+        self._commit(
+            round=following,
+            stage="over" if progress.round == self.plan.last_round else "train",
+            cohort=[],
+            attempt=0,
+            record=self._new_record(following),
+            history=history,
+            **changes,
+        )
+        self._began = now
+
+    def _commit(self, **changes: Any) -> None:
+        """Make the changed progress the place where the run goes on, on disk first and then here."""
+        progress = replace(self.progress, away=sorted(self._away), **changes)
+        self.directory.commit(asdict(progress))
+        self.progress = progress
+
+    def _new_record(self, round_number: int) -> dict[str, Any]:
+        phase = self.plan.config.phases[self.plan.phase_of(round_number)]
+        named = {"phase": phase.name, "algorithm": phase.algorithm}
+        return {
+            "round": round_number,
+            **(named if round_number else {"phase": "start", "algorithm": ""}),
+            "seconds": 0.0,
+            **dict.fromkeys(("participants", "failures", "bytes_down", "bytes_up", "gradient_evaluations"), 0),
+            "train_loss": None,
+        }
+
+    def _bytes_down(self, participant: int) -> int:
+        size = self.model.layout.size
+        return len(self._task(participant).header(size)) + 4 * size
+
+    def _theta(self) -> Vector:
+        _, theta, _, _ = load_parameters(self.model_path)
+        return theta
+
+    def _save_model(self, round_number: int, theta: Vector) -> None:
+        classes = self.plan.config.model.classes
+        assert isinstance(classes, tuple)  # resolved
+        save_model(self.directory.round_model(round_number), self.model, theta, classes, round_number)
+
+    def _recover(self) -> None:
+        """Find again what an interrupted stage had already collected."""
+        model, _, _, _ = load_parameters(self.model_path)
+        if model.layout != self.model.layout:
+            raise ConfigError(f"{self.directory.path} holds a run of another network: give another folder")
+        progress = self.progress
+        if progress.stage == "train":
+            for k, path in self.directory.collected(progress.round, "update").items():
+                self._updates[k] = admit_update(path, progress.round, self.model.layout)
+        elif progress.stage == "evaluate":
+            for k, path in self.directory.collected(progress.round, "evaluation").items():
+                body = path.read_bytes()
+                self._scores[k] = admit_evaluation(body, self.plan.config.evaluation) | {"bytes": len(body)}

@@ -25,10 +25,14 @@ from edgemeta.storage import storing, sync_folder, write_atomic
 
 
 class RunDirectory:
-    """A run directory, opened and locked for one process; `close` lets it go."""
+    """A run directory, opened and locked for one process; `close` lets it go.
 
-    def __init__(self, path: Path, config: RunConfig) -> None:
-        self.path = path
+    durable: what an open round has collected must survive a power cut, as devices will not send it again. A simulation
+    can make it again, so it saves the flushing, and drops what it finds on opening.
+    """
+
+    def __init__(self, path: Path, config: RunConfig, *, durable: bool = True) -> None:
+        self.path, self.durable = path, durable
         with storing(path):
             (path / "rounds").mkdir(parents=True, exist_ok=True)
             self._lock = open(path / "lock", "wb")  # noqa: SIM115 - held open for as long as the run
@@ -53,13 +57,17 @@ class RunDirectory:
         return self.path / "model.safetensors"
 
     def load_progress(self) -> dict[str, Any] | None:
-        """Return the last committed progress, or None in a new directory; history that is newer is dropped."""
+        """Return the last committed progress, or None in a new directory; what is newer is dropped."""
         path = self.path / "progress.json"
         if not path.exists():
             return None
         progress: dict[str, Any] = json.loads(path.read_text())
-        records = [record for record in self.history() if record["round"] < progress["round"]]
-        write_atomic(self.path / "history.jsonl", [_line(record) for record in records])
+        if (self.path / "history.jsonl").exists():
+            os.truncate(self.path / "history.jsonl", progress["history"])
+        if not self.durable:
+            for kind in ("update", "evaluation"):
+                for file in self.collected(progress["round"], kind).values():
+                    file.unlink()
         self._publish(self.round_model(progress["model"]))
         return progress
 
@@ -86,28 +94,30 @@ class RunDirectory:
         return {int(file.stem.split("-")[1]): file for file in files if file.suffix != ".tmp"}
 
     def forget_before(self, round_number: int) -> None:
-        """Remove the folders of earlier rounds, which nothing needs any more."""
+        """Remove what led to a round's model, which nothing needs any more."""
         for folder in (self.path / "rounds").iterdir():
             if folder.name.isdecimal() and int(folder.name) < round_number:
                 shutil.rmtree(folder, ignore_errors=True)
+        for file in self.collected(round_number, "update").values():
+            file.unlink()
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the records of the finished rounds; a line that a power cut left half written ends the list."""
-        records = []
+        """Return the records of the finished rounds."""
         path = self.path / "history.jsonl"
-        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-            if not line.endswith(b"\n"):
-                break
-            records.append(json.loads(line))
-        return records
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def append_record(self, record: Mapping[str, Any]) -> None:
-        """Add a round's record to the history."""
+    def append_record(self, record: Mapping[str, Any], after: int) -> int:
+        """Write a round's record `after` so many bytes of the history, and return how many there are then.
+
+        It counts when the progress says so; until then the next call writes over it.
+        """
         path = self.path / "history.jsonl"
         with storing(path), open(path, "ab") as file:
-            file.write(_line(record))
+            file.truncate(after)
+            file.write(json.dumps(record).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the summary: its presence means that the run is finished."""
@@ -150,10 +160,6 @@ class RunDirectory:
                 return
             os.replace(temporary, self.model_path)
             sync_folder(self.path)
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record).encode() + b"\n"
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from edgemeta.config import EvaluationConfig, PhaseConfig, record_from
 from edgemeta.errors import EdgemetaError, InputError, ModelFileError
 from edgemeta.fed.client import Update
+from edgemeta.fed.streams import Stream, generator
+from edgemeta.meta import LOSS_CEILING
 from edgemeta.nn import Layout, Vector
 from edgemeta.nn.files import FORMAT, encode_header, encode_tensors, read_tensors
 
@@ -44,6 +46,14 @@ class Work:
     layout: str
     counted: int
 
+    def draw(self, step: int) -> np.random.Generator:
+        """Return the generator of one local step."""
+        return generator(self.seed, Stream.TRAINING, self.phase, self.round, self.participant, step)
+
+    def evaluation_rng(self) -> np.random.Generator:
+        """Return the generator that draws the support sets of an evaluation."""
+        return generator(self.seed, Stream.EVALUATION, self.round, self.participant)
+
     def header(self, size: int) -> bytes:
         """Return the message's bytes before the `size` float32 parameters."""
         plain = {key: value for key, value in asdict(self).items() if key not in ("recipe", "evaluation")}
@@ -66,7 +76,7 @@ def read_work(path: Path, layout: Layout) -> tuple[Work, Vector]:
         theta = tensors["theta"]
         if metadata["layout"] != layout.fingerprint or theta.shape != (layout.size,) or theta.dtype != FLOAT32:
             raise InputError(f"it is for layout {metadata['layout']}, and this device has {layout.fingerprint}")
-    except (KeyError, ValueError, InputError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
         raise ModelFileError(f"the task in {path} cannot be used: {error}") from None
     return Work(kind, recipe=recipe, evaluation=evaluation, layout=metadata["layout"], **numbers), theta
 
@@ -84,11 +94,15 @@ def encode_update(update: Update, round_number: int, layout: str) -> list[bytes 
     return encode_tensors(dict(update.shared), metadata)
 
 
+def encode_evaluation(scores: Mapping[str, Any]) -> bytes:
+    """Return a participant's scores as a message."""
+    return json.dumps({"metrics": dict(scores)}).encode()
+
+
 @dataclass(frozen=True)
 class Delivered:
     """What the coordinator keeps in memory of an accepted update; its numbers stay in the file."""
 
-    path: Path
     samples: int
     loss: float
     gradient_evaluations: int
@@ -111,14 +125,14 @@ def admit_update(path: Path, round_number: int, layout: Layout) -> Delivered:
     if not all(np.isfinite(theta[start : start + 65536]).all() for start in range(0, layout.size, 65536)):
         raise Refused("not-finite", "the update holds NaN or infinity: training diverged on the device")
     samples, loss, evaluations = _counts(metadata)
-    return Delivered(path, samples, loss, evaluations, path.stat().st_size)
+    return Delivered(samples, loss, evaluations, path.stat().st_size)
 
 
 def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:
     try:
         samples, metrics = int(metadata["samples"]), json.loads(metadata["metrics"])
         loss, evaluations = float(metrics["loss"]), metrics["gradient_evaluations"]
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise Refused("bad-metadata", f"samples or metrics are missing or damaged ({error!r})") from None
     if not 1 <= samples <= MAX_SAMPLES:
         raise Refused("bad-samples", f"{samples} samples: expected 1 to {MAX_SAMPLES}")
@@ -127,14 +141,28 @@ def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:
     return samples, loss, evaluations
 
 
-def admit_evaluation(body: bytes) -> dict[str, Any]:
+def admit_evaluation(body: bytes, settings: EvaluationConfig) -> dict[str, Any]:
     """Return one participant's scores from the body of an evaluation message, or raise Refused."""
     try:
         metrics = json.loads(body)["metrics"]
-        scores = [metrics["before"], metrics["after"], *metrics["grid"]]
-        sound = all(type(n) in (int, float) and math.isfinite(n) for score in scores for n in (score["loss"], *score.values()))
-        if not sound or type(metrics["samples"]) is not int or not 1 <= metrics["samples"] <= MAX_SAMPLES:
-            raise ValueError("scores must be finite numbers, and samples a positive one")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Refused("bad-evaluation", f"expected {{'metrics': scores before, after and over the grid}}: {error!r}") from None
-    return dict(metrics)
+        samples = metrics["samples"]
+        if type(samples) is not int or not 1 <= samples <= MAX_SAMPLES:
+            raise ValueError(f"{samples!r} samples")
+        grid = [
+            {"steps": steps, "support": support, **_scores(cell)}
+            for (steps, support), cell in zip(settings.grid, metrics["grid"], strict=True)
+        ]
+        before, after = _scores(metrics["before"]), _scores(metrics["after"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise Refused(
+            "bad-evaluation", f"expected {{'metrics': samples, scores before, after and over the grid}}: {error!r}"
+        ) from None
+    return {"samples": samples, "before": before, "after": after, "grid": grid}
+
+
+def _scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    limits = {"loss": LOSS_CEILING, "accuracy": 1.0}
+    found = {metric: float(scores[metric]) for metric in limits if metric in scores}
+    if "loss" not in found or not all(abs(value) <= limits[metric] for metric, value in found.items()):
+        raise ValueError(f"{dict(scores)!r} are not finite scores")
+    return found

@@ -60,7 +60,9 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
         if data.validation:
             train, test = _set_aside(train, data.validation, generator(seed, Stream.VALIDATION, k))
         if not len(train) or not len(test):
-            raise DataError(f"participant {k} would have {len(train)} training and {len(test)} test samples: use fewer participants")
+            raise DataError(
+                f"participant {k} would have {len(train)} training and {len(test)} test samples: use fewer participants"
+            )
         noise = (data.label_noise, data.pixel_noise) if k in spoilt else (0.0, 0.0)
         participants.append(Participant(train.for_participant(k), test.for_participant(k), k, seed, *noise))
     return participants, parts.left_out

@@ -8,7 +8,7 @@ from edgemeta.data import parse_partition
 from edgemeta.errors import ConfigError, InputError
 from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
 from edgemeta.meta import LEARNERS
-from edgemeta.nn import MODELS, PICTURES, Model, build
+from edgemeta.nn import MODELS, PICTURES, RAW, Model, build
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class Plan:
         return self.config.server
 
 
-def resolve(config: RunConfig, input_shape: tuple[int, ...], classes: tuple[str, ...], network: Model | None) -> RunConfig:
+def resolve(
+    config: RunConfig, input_shape: tuple[int, ...], classes: tuple[str, ...], network: Model | None = None
+) -> RunConfig:
     """Return the configuration with everything filled in that follows from the data or from other settings.
 
     network: one's own, instead of a named model. Raises ConfigError with every complaint about names and combinations.
@@ -67,11 +69,16 @@ def resolve(config: RunConfig, input_shape: tuple[int, ...], classes: tuple[str,
     )
     model = ModelConfig("custom" if network else config.model.name, input_shape, classes)
     phases = tuple(
-        replace(phase, name=phase.name or phase.algorithm, local_steps=None if phase.local_epochs else phase.local_steps or 10)
+        replace(
+            phase,
+            name=phase.name or phase.algorithm,
+            local_steps=None if phase.local_epochs else phase.local_steps or 10,
+        )
         for phase in config.phases
     )
     resolved = replace(config, model=model, server=server, phases=phases)
-    complaints = _unknown_names(resolved) + _impossible(resolved, train)
+    complaints = [*_against_data(config.model, input_shape, classes), *_unknown_names(resolved)]
+    complaints += _impossible(resolved, train)
     if not complaints:
         try:
             network or network_of(resolved)
@@ -87,8 +94,17 @@ def network_of(config: RunConfig) -> Model:
     shape, classes = config.model.input_shape, config.model.classes
     assert shape is not None  # resolved
     assert isinstance(classes, tuple)
-    normalization = {"normalization": PICTURES} if len(shape) == 3 else {}
-    return build(config.model.name, shape, len(classes), **normalization)
+    return build(config.model.name, shape, len(classes), normalization=PICTURES if len(shape) == 3 else RAW)
+
+
+def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tuple[str, ...]) -> list[str]:
+    """Say where a configuration expects other data than there is."""
+    complaints = []
+    if asked.input_shape not in (None, input_shape):
+        complaints.append(f"model.input_shape is {list(asked.input_shape or ())}: the data has {list(input_shape)}")
+    if asked.classes not in (None, classes, len(classes)):
+        complaints.append(f"model.classes is {asked.classes}: the data has {len(classes)}, {', '.join(classes)}")
+    return complaints
 
 
 def _unknown_names(config: RunConfig) -> list[str]:

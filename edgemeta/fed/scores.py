@@ -26,6 +26,19 @@ def combine(participants: Sequence[Scores]) -> dict[str, Any]:
     }
 
 
+def summarize(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a whole run took, and the last scores that it reached."""
+    totals = {
+        key: sum(record[key] for record in history)
+        for key in ("seconds", "bytes_down", "bytes_up", "gradient_evaluations")
+    }
+    summary: dict[str, Any] = {"rounds": history[-1]["round"], **totals}
+    for key in ("evaluation", "evaluation_new"):
+        found = [record[key] for record in history if key in record]
+        summary |= {key: found[-1]} if found else {}
+    return summary
+
+
 def _spreads(scores: Sequence[Scores], weights: Sequence[int]) -> dict[str, dict[str, float]]:
     return {
         metric: _spread([score[metric] for score in scores], weights)

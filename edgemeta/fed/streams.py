@@ -17,6 +17,7 @@ class Stream(IntEnum):
     SELECTION = 4
     TRAINING = 5
     EVALUATION = 6
+    ALONE = 7
 
 
 def generator(seed: int, stream: Stream, *where: int) -> np.random.Generator:

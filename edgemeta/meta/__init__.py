@@ -1,6 +1,6 @@
 """Meta-learning on one participant: learners, local steps, adaptation, evaluation."""
 
-from edgemeta.meta.evaluation import adapt, evaluate, score
+from edgemeta.meta.evaluation import LOSS_CEILING, adapt, evaluate, score
 from edgemeta.meta.learners import LEARNERS, Learner
 from edgemeta.meta.local import LocalState, begin, steps_in, take_step
 from edgemeta.meta.samples import Samples
@@ -8,6 +8,7 @@ from edgemeta.meta.trained import TrainedModel, load_model
 
 __all__ = [
     "LEARNERS",
+    "LOSS_CEILING",
     "Learner",
     "LocalState",
     "Samples",

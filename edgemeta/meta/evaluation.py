@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 
 from edgemeta.config import EvaluationConfig
+from edgemeta.errors import DataError
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace
 from edgemeta.nn.losses import LOSSES
 
+LOSS_CEILING = 1e6  # the score of a loss that is larger or not finite, so that records stay numbers and means mean
 SCORE_BATCH = 128  # samples scored at once; bounds memory, and is fixed so that the result does not depend on it
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows shows in the scores
 def adapt(
     model: Model,
     theta: Vector,
@@ -40,8 +43,14 @@ def adapt(
     return theta
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def score(model: Model, theta: Vector, test: Samples, workspace: Workspace | None = None) -> dict[str, float]:
-    """Return {"loss": mean loss} of the test samples and, for a classifier, {"accuracy": share classified right}."""
+    """Return {"loss": mean loss} of the test samples and, for a classifier, {"accuracy": share classified right}.
+
+    Raises DataError when there are none, InputError for a label that the network does not know.
+    """
+    if not test.size:
+        raise DataError("no test samples: expected one or more to score the model on")
     workspace = workspace or Workspace()
     loss, right = 0.0, 0
     for start in range(0, test.size, SCORE_BATCH):
@@ -50,7 +59,8 @@ def score(model: Model, theta: Vector, test: Samples, workspace: Workspace | Non
         loss += LOSSES[model.loss](outputs, batch.y)[0] * batch.size
         if model.loss == "cross-entropy":
             right += int(np.count_nonzero(outputs.argmax(axis=1) == batch.y))
-    scores = {"loss": loss / test.size}
+    mean = loss / test.size
+    scores = {"loss": min(mean, LOSS_CEILING) if np.isfinite(mean) else LOSS_CEILING}
     return scores | {"accuracy": right / test.size} if model.loss == "cross-entropy" else scores
 
 

@@ -60,7 +60,9 @@ def steps_in(recipe: PhaseConfig, samples: int) -> int:
     """Return how many local steps a round has for a participant with so many samples."""
     if recipe.local_epochs is None:
         return recipe.local_steps or 10
-    return recipe.local_epochs * -(-samples // (recipe.batch_size * learner(recipe.algorithm).batches(recipe)))
+    batches = learner(recipe.algorithm).batches(recipe)
+    whole, rest = divmod(samples, recipe.batch_size * batches)
+    return recipe.local_epochs * max(whole + (rest >= batches), 1)  # a rest too short to be split: see _draw
 
 
 def take_step(
@@ -111,8 +113,11 @@ def _draw(
     A pass ends with a short step, as an epoch ends with a short batch; what is too short to be split begins a new pass.
     """
     if count < batches:
-        raise DataError(f"{count} training samples: this learner needs {batches} or more, to split them into batches")
-    if len(state.order) - state.cursor < batches:
+        raise DataError(
+            f"{count} training samples: this learner draws {batches} batches a step; give it {batches} samples or more"
+        )
+    # Data that grew or shrank while the state lay in a file begins a new pass: the old order has other indices.
+    if len(state.order) != count or count - state.cursor < batches:
         state.order, state.cursor = rng.permutation(count).astype(np.int64), 0
     chosen = state.order[state.cursor : state.cursor + batch_size * batches]
     state.cursor += len(chosen)

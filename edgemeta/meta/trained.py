@@ -15,7 +15,7 @@ from edgemeta.nn import Model, Vector, Workspace, softmax
 from edgemeta.nn.files import load_parameters, save_model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedModel:
     """A network with its parameters and the names of its classes."""
 
@@ -25,19 +25,21 @@ class TrainedModel:
     round: int = 0
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Return probabilities (B, classes).
+        """Return probabilities (B, classes), or the outputs (B, outputs) of a regression network.
 
         images: (B, H, W, C), uint8 or float in [0, 1] (what the model was trained on, where that was no pictures);
-        one image without the batch's axis is taken as a batch of one.
+        one image without the batch's axis is taken as a batch of one. Raises InputError for another shape.
         """
         images = np.asarray(images)
         batch = images[np.newaxis] if images.ndim == len(self.network.input_shape) else images
         workspace = Workspace()
-        parts = [
-            softmax(self.network.forward(self.theta, batch[start : start + SCORE_BATCH], workspace))
-            for start in range(0, max(len(batch), 1), SCORE_BATCH)
-        ]
-        return np.concatenate(parts)
+        outputs = np.concatenate(
+            [
+                self.network.forward(self.theta, batch[start : start + SCORE_BATCH], workspace)
+                for start in range(0, max(len(batch), 1), SCORE_BATCH)
+            ]
+        )
+        return outputs if self.network.loss == "mse" else softmax(outputs)
 
     def adapt(
         self,
@@ -51,9 +53,13 @@ class TrainedModel:
     ) -> "TrainedModel":
         """Return a model that took a few SGD steps on one's own samples.
 
-        labels: class names or indices into `classes`. Raises DataError for a label that the model does not know.
+        images: (B, H, W, C); labels: (B,) class names or indices into `classes`, or a regression network's targets.
+        Raises DataError for a label that the model does not know, and when images and labels are not as many.
         """
-        support = Samples(np.asarray(images), self._indices(np.asarray(labels)))
+        x, y = np.asarray(images), np.asarray(labels)
+        if len(x) != len(y) or not len(x):
+            raise DataError(f"{len(x)} images with {len(y)} labels: expected as many labels, and one or more")
+        support = Samples(x, y if self.network.loss == "mse" else self._indices(y))
         rng = np.random.default_rng(seed)
         theta = adapt(self.network, self.theta, support, steps=steps, lr=lr, batch_size=batch_size, rng=rng)
         return replace(self, theta=theta)
@@ -63,14 +69,14 @@ class TrainedModel:
         save_model(Path(path), self.network, self.theta, self.classes, self.round)
 
     def _indices(self, labels: NDArray[Any]) -> NDArray[np.int64]:
-        if labels.dtype.kind in "iu":
-            return labels.astype(np.int64)
-        unknown = sorted(set(labels.tolist()) - set(self.classes))
+        given = labels.tolist()
+        by_index = labels.dtype.kind in "iu"
+        unknown = sorted(set(given) - set(range(len(self.classes)) if by_index else self.classes))
         if unknown:
             raise DataError(
                 f"the model does not know {', '.join(map(str, unknown))}: its classes are {', '.join(self.classes)}"
             )
-        return np.array([self.classes.index(label) for label in labels.tolist()], np.int64)
+        return np.array(given if by_index else [self.classes.index(label) for label in given], np.int64)
 
 
 def load_model(path: str | Path) -> TrainedModel:

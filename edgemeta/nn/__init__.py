@@ -3,7 +3,7 @@
 from edgemeta.nn.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU
 from edgemeta.nn.layout import Layout, Vector
 from edgemeta.nn.losses import softmax
-from edgemeta.nn.model import PICTURES, Model, Normalization
+from edgemeta.nn.model import PICTURES, RAW, Model, Normalization
 from edgemeta.nn.models import MODELS, build
 from edgemeta.nn.update import subtract_scaled
 from edgemeta.nn.workspace import Workspace
@@ -11,6 +11,7 @@ from edgemeta.nn.workspace import Workspace
 __all__ = [
     "MODELS",
     "PICTURES",
+    "RAW",
     "Conv2d",
     "Dense",
     "Flatten",

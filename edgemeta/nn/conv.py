@@ -10,7 +10,8 @@ the cache is read back by the product at once, and the whole batch never exists 
 makes it again instead of keeping it.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from edgemeta.nn.workspace import Workspace
 
 Array = NDArray[Any]
+ConvBackward = Callable[[Array, bool], tuple[Array, Array | None]]
 BLOCK_BYTES = 1 << 19  # columns of one block: about half of a small core's L2 cache
 
 
-def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, Callable[..., tuple[Array, Array | None]]]:
+def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, ConvBackward]:
     """Convolve a batch, and return the output with the function that computes the gradients.
 
     x: (B, H, W, C); weight: (kh, kw, C, O) with odd kh and kw; both of one float dtype.
@@ -75,13 +77,13 @@ def _correlate(padded: Array, weight: Array, scratch: Workspace) -> Array:
     return y
 
 
-def _blocks(padded: Array, kernel: tuple[int, int], scratch: Workspace) -> Any:
+def _blocks(padded: Array, kernel: tuple[int, int], scratch: Workspace) -> Iterator[tuple[slice, Array]]:
     """Yield (slice of samples, their columns (samples*H*W, kh*kw*C)) over the batch."""
     fields = sliding_window_view(padded, kernel, axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)  # (B, H, W, kh, kw, C)
-    row_bytes = int(np.prod(fields.shape[1:])) * padded.itemsize
+    row_bytes = math.prod(fields.shape[1:]) * padded.itemsize
     step = max(1, BLOCK_BYTES // row_bytes)
     for start in range(0, len(padded), step):
         block = slice(start, min(start + step, len(padded)))
         columns = scratch.passing.array("columns", fields[block].shape, padded.dtype)
         columns[...] = fields[block]
-        yield block, columns.reshape(-1, int(np.prod(kernel)) * padded.shape[3])
+        yield block, columns.reshape(-1, math.prod(kernel) * padded.shape[3])

@@ -78,7 +78,7 @@ def read_header(file: BinaryIO) -> Header:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"the header is damaged ({error}): expected safetensors") from None
     end = 8 + length
-    for dtype, shape, offset in sorted(tensors.values(), key=lambda entry: entry[2]):
+    for dtype, shape, offset in sorted(tensors.values(), key=lambda entry: (entry[2], math.prod(entry[1]))):
         if offset != end:
             raise ModelFileError("tensors overlap or leave gaps: expected each to start where the one before ends")
         end += dtype.itemsize * math.prod(shape)
@@ -101,17 +101,23 @@ def read_tensors(path: Path) -> tuple[dict[str, Array], Mapping[str, str]]:
             }, header.metadata
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}; expected a model file") from None
-    except ModelFileError as error:
+    except (ModelFileError, ValueError) as error:  # ValueError: NumPy's, for sizes that it cannot even name
         raise ModelFileError(f"cannot use {path}: {error}") from None
 
 
 def save_model(path: Path, model: Model, theta: Vector, classes: Sequence[str], round_number: int) -> None:
-    """Write a model file, atomically. Equal arguments give equal bytes: no timestamp enters it."""
-    write_atomic(path, encode_tensors(model.layout.views(theta), model_metadata(model, classes, round_number)))
+    """Write a model file, atomically, in float32. Equal arguments give equal bytes: no timestamp enters it.
+
+    Raises InputError when a classifier's class names are not as many as its outputs, StorageError when it cannot write.
+    """
+    metadata = model_metadata(model, classes, round_number)
+    write_atomic(path, encode_tensors(model.layout.views(theta.astype(np.float32, copy=False)), metadata))
 
 
 def model_metadata(model: Model, classes: Sequence[str], round_number: int) -> dict[str, str]:
-    """Return what a model file says besides its tensors."""
+    """Return what a model file says besides its tensors: the layers too, unless the name and the classes say them."""
+    _check_classes(model, classes)
+    named = model.name in MODELS and tuple(MODELS[model.name](len(classes))) == model.layers
     return {
         "format": FORMAT,
         "model": model.name,
@@ -121,7 +127,7 @@ def model_metadata(model: Model, classes: Sequence[str], round_number: int) -> d
         "layout": model.layout.fingerprint,
         "round": str(round_number),
         "loss": model.loss,
-    } | ({} if model.name in MODELS else {"layers": json.dumps(model.describe())})
+    } | ({} if named else {"layers": json.dumps(model.describe())})
 
 
 def load_parameters(path: Path) -> tuple[Model, Vector, tuple[str, ...], int]:
@@ -130,14 +136,25 @@ def load_parameters(path: Path) -> tuple[Model, Vector, tuple[str, ...], int]:
     if metadata.get("format") != FORMAT:
         raise ModelFileError(f"{path} is of format {metadata.get('format')!r}: expected '{FORMAT}'")
     try:
-        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
+        classes = _class_names(metadata["classes"])
         model = model_from(metadata, len(classes))
+        _check_classes(model, classes)
         if metadata["layout"] != model.layout.fingerprint:
             raise InputError(
                 f"its layout is {metadata['layout']}, but its description gives {model.layout.fingerprint}"
             )
-        return model, model.layout.flatten(tensors), classes, int(metadata["round"])
-    except (ValueError, KeyError, TypeError, InputError) as error:
+        if any(tensor.dtype != np.float32 for tensor in tensors.values()):
+            raise InputError("its tensors are not all float32, as a model's are")
+        round_number = int(metadata["round"])
+        if round_number < 0:
+            raise ValueError(f"its round is {round_number}")
+        theta = model.layout.flatten(tensors)
+        if not np.isfinite(theta).all():
+            raise ValueError("its parameters are not all finite")
+        return model, theta, classes, round_number
+    except KeyError as error:
+        raise ModelFileError(f"cannot use {path}: its metadata lack {error}; was it written by edgemeta?") from None
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, InputError) as error:
         raise ModelFileError(f"cannot use {path}: {error}; was it written by a newer version?") from None
 
 
@@ -150,6 +167,18 @@ def model_from(metadata: Mapping[str, str], outputs: int) -> Model:
         layers = layers_from(json.loads(metadata["layers"]))
         return Model(layers, shape, loss, normalization, metadata["model"])
     return build(metadata["model"], shape, outputs, loss, normalization)
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its classes are not a list of names")
+    return tuple(names)
+
+
+def _check_classes(model: Model, classes: Sequence[str]) -> None:
+    if model.loss == "cross-entropy" and len(classes) != model.outputs:
+        raise InputError(f"{len(classes)} class names for {model.outputs} outputs: expected one name an output")
 
 
 def _tensor(entry: Mapping[str, Any], start: int) -> tuple[np.dtype[Any], Shape, int]:

@@ -10,9 +10,9 @@ a layer that needs its x in the backward pass keeps it in `scratch`, which lasts
 Shapes: B batch, H height, W width, C channels in, O channels or units out. Pictures are (B, H, W, C).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,7 +53,7 @@ class Conv2d:
 
     def forward(self, params: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
         """Convolve x: (B, H, W, C) to (B, H, W, filters); without a "bias" in params, none is added."""
-        y, back = self._convolution(x).convolve(x, params["weight"], scratch)
+        y, back = self._convolution(x)(x, params["weight"], scratch)
         if "bias" in params:
             y += params["bias"]
 
@@ -66,12 +66,12 @@ class Conv2d:
 
         return y, backward
 
-    def _convolution(self, x: Array) -> ModuleType:
-        """Return the module whose `convolve` is the fastest for x; `conv` is the plain one that serves everything."""
+    def _convolution(self, x: Array) -> Callable[[Array, Array, Workspace], tuple[Array, conv.ConvBackward]]:
+        """Return the fastest `convolve` for x; the plain one serves everything."""
         _, height, width, channels = x.shape
         if x.dtype != np.float32 or self.kernel not in KERNELS or min(height, width) < TILE:
-            return conv
-        return rowwise if channels * self.kernel < ROWWISE_BELOW else tiled
+            return conv.convolve
+        return rowwise.convolve if channels * self.kernel < ROWWISE_BELOW else tiled.convolve
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Flatten:
 
     def shapes(self, shape: Shape) -> tuple[Shape, dict[str, Shape]]:
         """Return (D,); there are no tensors."""
-        return (int(np.prod(shape)),), {}
+        return (math.prod(shape),), {}
 
     def forward(self, _: Tensors, x: Array, _scratch: Workspace) -> tuple[Array, Backward]:
         """Flatten all but the batch's axis."""
@@ -174,7 +174,7 @@ class Flatten:
         def backward(dy: Array, _: Tensors, _need: bool) -> Array:
             return dy.reshape(x.shape)
 
-        return x.reshape(len(x), -1), backward
+        return x.reshape(len(x), math.prod(x.shape[1:])), backward
 
 
 @dataclass(frozen=True)

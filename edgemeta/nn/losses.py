@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemeta.errors import InputError
+
 Array = NDArray[Any]
 
 
@@ -20,7 +22,17 @@ def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     """Softmax cross-entropy: -mean log p[label].
 
     logits: (B, classes) float; labels: (B,) integers. Returns the loss and dlogits: (B, classes).
+    Raises InputError for labels of another shape or kind, or that the network does not know: as an index into the
+    logits, -1 would silently mean the last class.
     """
+    if labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"labels of shape {labels.shape} and type {labels.dtype}: expected {len(logits)} whole numbers"
+        )
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise InputError(
+            f"labels run from {labels.min()} to {labels.max()}: this network knows 0 to {logits.shape[1] - 1}"
+        )
     rows = np.arange(len(labels), dtype=np.int64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -33,9 +45,12 @@ def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
 def squared_error(outputs: Array, targets: Array) -> tuple[float, Array]:
     """Mean squared error over the batch and the outputs.
 
-    outputs, targets: (B, outputs) float. Returns the loss and doutputs.
+    outputs: (B, outputs) float; targets: as many numbers, (B,) will do for one output. Returns the loss and doutputs,
+    in the outputs' dtype. Raises InputError when the targets are more or fewer.
     """
-    difference = outputs - targets.reshape(outputs.shape)
+    if targets.shape[:1] != outputs.shape[:1] or targets.size != outputs.size:
+        raise InputError(f"targets of shape {targets.shape}: expected {outputs.shape}, as the network's outputs")
+    difference = outputs - targets.reshape(outputs.shape).astype(outputs.dtype, copy=False)
     return float(np.mean(difference * difference)), difference * (2 / difference.size)
 
 

@@ -30,6 +30,10 @@ class Normalization:
     mean: float = 0.0
     std: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
+            raise InputError(f"{self}: expected finite numbers, and a standard deviation above 0")
+
 
 RAW = Normalization()
 PICTURES = Normalization(mean=0.5, std=0.25)
@@ -61,7 +65,9 @@ class Model:
             raise InputError(f"unknown loss '{loss}': expected one of {', '.join(LOSSES)}")
         if not 1 <= threads <= MAX_THREADS:
             raise InputError(f"{threads} threads: expected 1 to {MAX_THREADS}")
-        self.layers, self.input_shape, self.name = tuple(layers), tuple(input_shape), name
+        self.layers, self.input_shape, self.name = tuple(layers), tuple(map(int, input_shape)), name
+        if not self.input_shape or min(self.input_shape) < 1:
+            raise InputError(f"an input shape of {self.input_shape}: expected one or more sizes, each 1 or more")
         self.loss, self.normalization, self.threads = loss, normalization, threads
         steps: list[Step] = []
         entries: list[tuple[str, Shape]] = []
@@ -117,8 +123,6 @@ class Model:
             raise InputError(
                 f"a batch of {len(x)} samples with {len(y)} labels: expected as many labels, and one or more"
             )
-        if self.loss == "cross-entropy" and (int(y.min()) < 0 or int(y.max()) >= self.outputs):
-            raise InputError(f"labels run from {y.min()} to {y.max()}: this network knows 0 to {self.outputs - 1}")
         grad = np.empty_like(theta) if out is None else out
         params, grads = self.layout.views(theta), self.layout.views(grad)
         space = self._space(workspace)
@@ -190,9 +194,7 @@ def _forward(steps: Sequence[Step], params: Tensors, h: Array, space: Workspace)
     return h, backwards
 
 
-def _backward(
-    steps: Sequence[Step], backwards: Sequence[Backward], dh: Array, grads: Tensors, need_dx: bool
-) -> Array:
+def _backward(steps: Sequence[Step], backwards: Sequence[Backward], dh: Array, grads: Tensors, need_dx: bool) -> Array:
     for i in range(len(steps) - 1, -1, -1):
         mine = {tensor: grads[key] for tensor, key in steps[i][1].items()}
         dh = backwards[i](dh, mine, need_dx or i > 0)  # type: ignore[assignment]   # None only if not needed
@@ -235,6 +237,6 @@ def layers_from(description: Any) -> list[Layer]:
 
 
 def _whole(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} is not a whole number")
+    if type(value) is not int or not abs(value) < 2**31:
+        raise ValueError("a layer's sizes must be whole numbers, below 2**31")
     return value

@@ -11,8 +11,6 @@ The rows that one row of outputs needs lie one after the other in memory, so the
 Half the multiplications of the plain convolution for a kernel of 5. Held to `edgemeta.nn.conv` by the tests.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
@@ -22,7 +20,7 @@ from edgemeta.nn.tiled import whole_tiles
 from edgemeta.nn.workspace import Workspace
 
 
-def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, Callable[..., tuple[Array, Array | None]]]:
+def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, conv.ConvBackward]:
     """Convolve a batch; arguments and results are those of `edgemeta.nn.conv.convolve`.
 
     x: (B, H, W, C), weight: (k, k, C, O), both float32, with k one of `edgemeta.nn.cooktoom.KERNELS`.
@@ -61,9 +59,7 @@ def _transform_inputs(x: Array, b: Array, kernel: int, scratch: Workspace) -> Ar
     padded[border : border + height, :, border : border + width] = x.transpose(1, 3, 2, 0)
     line, channel, column, sample = padded.strides
     spread = scratch.passing.array("spread", (size, high, channels, right, batch), x.dtype)
-    spread[...] = as_strided(
-        padded, spread.shape, (column, line, channel, TILE * column, sample), writeable=False
-    )
+    spread[...] = as_strided(padded, spread.shape, (column, line, channel, TILE * column, sample), writeable=False)
     v = scratch.array("V", (size, high, channels * right * batch), x.dtype)
     np.matmul(b, spread.reshape(size, -1), out=v.reshape(size, -1))
     place, line, item = v.strides

@@ -19,16 +19,15 @@ Three things make it fast in NumPy:
 - everything that is not needed again lives in `scratch.passing`, which stays in the cache.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from edgemeta.nn.conv import ConvBackward
 from edgemeta.nn.cooktoom import TILE, Array, transforms
 from edgemeta.nn.workspace import Workspace
 
 
-def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, Callable[..., tuple[Array, Array | None]]]:
+def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, ConvBackward]:
     """Convolve a batch; arguments and results are those of `edgemeta.nn.conv.convolve`.
 
     x: (B, H, W, C), weight: (k, k, C, O), both float32, with k one of `edgemeta.nn.cooktoom.KERNELS`.
@@ -62,7 +61,7 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, Callab
 
 def _transform_inputs(x: Array, b: Array, kernel: int, v: Array, scratch: Workspace) -> None:
     """V = B d B^T. x: (B, H, W, C); v: (a, a, down, right, N), written."""
-    batch, height, width, channels = x.shape
+    batch, channels = x.shape[0], x.shape[3]
     size, _, down, right, n = v.shape
     high, wide, border = TILE * down + kernel - 1, TILE * right + kernel - 1, kernel // 2
     padded = scratch.passing.array("padded", (high, wide, batch, channels), x.dtype)

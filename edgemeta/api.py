@@ -1,0 +1,111 @@
+"""What a script calls: functions that bring the rooms together with the clock and the file system."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemeta.config import RunConfig, config_from, read_settings
+from edgemeta.data import Dataset, from_arrays, open_data
+from edgemeta.errors import ConfigError, DataError
+from edgemeta.fed import Participant, RunResult, divide, network_of, resolve, run
+from edgemeta.meta import load_model
+from edgemeta.nn import Model, Vector
+
+Arrays = tuple[NDArray[Any], NDArray[Any]]
+Config = RunConfig | Mapping[str, Any] | str | Path
+
+
+def simulate(
+    config: Config,
+    *,
+    data: Sequence[tuple[Arrays, Arrays]] | None = None,
+    model: Model | None = None,
+    out: str | Path | None = None,
+    init: str | Path | None = None,
+    **hooks: Any,
+) -> RunResult:
+    """Run all of a configuration in this process, or go on with the run in `out`, and return what it leads to.
+
+    config: a RunConfig, a dict of settings, the path of a TOML file, or a preset's name. data: one's own, as
+    ((x_train, y_train), (x_test, y_test)) for each participant, with integer labels. model: one's own network. out:
+    the run directory; without one nothing is kept. init: a model file to start from. hooks: `on_round` and the like
+    of `edgemeta.fed.run`. Raises ConfigError, DataError, StorageError, and DivergedError when the loss is not finite.
+    """
+    return start(prepare(config_of(config), data, model), out, init, **hooks)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start. left_out: (training, test) samples that no participant has, to make them equal."""
+
+    config: RunConfig
+    network: Model
+    participants: list[Participant]
+    left_out: tuple[int, int]
+
+
+def start(
+    prepared: Prepared, out: str | Path | None = None, init: str | Path | None = None, **hooks: Any
+) -> RunResult:
+    """Run what `prepare` made ready; see `simulate`."""
+    theta = initial(prepared.network, prepared.config.seed, init)
+    return run(
+        *(prepared.config, prepared.network, prepared.participants),
+        out=None if out is None else Path(out),
+        theta=theta,
+        clock=time.monotonic,
+        **hooks,
+    )
+
+
+def config_of(config: Config) -> RunConfig:
+    """Return the settings in any of the forms that `simulate` takes as a checked RunConfig; raises ConfigError."""
+    if isinstance(config, RunConfig):
+        return config
+    return config_from(config if isinstance(config, Mapping) else read_settings(config))
+
+
+def prepare(
+    config: RunConfig, data: Sequence[tuple[Arrays, Arrays]] | None = None, model: Model | None = None
+) -> Prepared:
+    """Open the data and resolve the configuration with what it says; raises ConfigError and DataError."""
+    if data is None:
+        split = open_data(config.data.source, shape=config.model.input_shape, seed=config.seed)
+        resolved = resolve(config, split.train.shape, split.train.classes, model)
+        participants, left_out = divide(split, resolved.data, resolved.seed)
+    else:
+        participants = _own(data, model)
+        first = participants[0].train_set
+        config = replace(config, data=replace(config.data, source="arrays", participants=len(participants)))
+        resolved, left_out = resolve(config, first.shape, first.classes, model), (0, 0)
+    return Prepared(resolved, model or network_of(resolved), participants, left_out)
+
+
+def initial(network: Model, seed: int, init: str | Path | None) -> Vector:
+    """Return where a run starts: the parameters in a model file, or new ones; raises ConfigError on another layout."""
+    if init is None:
+        return network.init(seed)
+    start = load_model(init)
+    if start.network.layout != network.layout:
+        raise ConfigError(
+            f"{init} holds a model of layout {start.network.layout.fingerprint}, and this run's network has "
+            f"{network.layout.fingerprint}: give a model of the same network, input shape and classes"
+        )
+    return start.theta
+
+
+def _own(data: Sequence[tuple[Arrays, Arrays]], model: Model | None) -> list[Participant]:
+    if not data:
+        raise DataError("data is empty: give ((x_train, y_train), (x_test, y_test)) for one participant or more")
+    count = model.outputs if model else 1 + max(int(np.max(y)) for parts in data for _, y in parts)
+    classes = [str(i) for i in range(count)]
+
+    def own(arrays: Arrays) -> Dataset:
+        return from_arrays(*arrays, classes)
+
+    return [Participant(own(train), own(test), k) for k, (train, test) in enumerate(data)]

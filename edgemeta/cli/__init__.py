@@ -1,0 +1,64 @@
+"""The command line: `edgemeta`. Nothing here imports NumPy before a command runs, so that help is quick."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from edgemeta import __version__
+from edgemeta.cli.bench import bench
+from edgemeta.cli.data import data
+from edgemeta.cli.demo import demo
+from edgemeta.cli.model import adapt, evaluate, predict
+from edgemeta.cli.simulate import simulate
+from edgemeta.errors import EdgemetaError
+
+INTERRUPTED = 130
+# One thread under the matrix product: on small boards its threads cost more than they bring, and results would
+# depend on their number. It is read when NumPy is first imported.
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgemeta")
+def commands() -> None:
+    """Federated meta-learning for devices that cannot carry PyTorch."""
+
+
+for command in (simulate, evaluate, adapt, predict, bench, data, demo):
+    commands.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failed while running, 2 wrong input, 130 interrupted."""
+    for variable in ONE_THREAD:
+        os.environ.setdefault(variable, "1")
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_status(arguments))
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    try:
+        return commands.main(arguments, "edgemeta", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except EdgemetaError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_status
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted: what was finished is kept. Run the same command to go on.", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

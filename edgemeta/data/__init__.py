@@ -1,0 +1,21 @@
+"""Data: readers, the built-in synthetic set, partitions and noise. Only labels are read until pixels are used."""
+
+from edgemeta.data.dataset import Dataset, Split, describe, from_arrays, with_classes
+from edgemeta.data.noise import add_noise
+from edgemeta.data.partitions import Partition, parse_partition, partition
+from edgemeta.data.pictures import read_picture
+from edgemeta.data.spec import open_data
+
+__all__ = [
+    "Dataset",
+    "Partition",
+    "Split",
+    "add_noise",
+    "describe",
+    "from_arrays",
+    "open_data",
+    "parse_partition",
+    "partition",
+    "read_picture",
+    "with_classes",
+]

@@ -1,0 +1,211 @@
+"""Samples that are known by their labels and read when they are used."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemeta.errors import DataError
+
+Array = NDArray[Any]
+Indices = NDArray[np.int64]
+# (positions in the source, their labels) -> (x, y): both are shorter where a sample turned out to be unreadable.
+Read = Callable[[Indices, Indices], tuple[Array, Indices]]
+
+MAX_UNNAMED_CLASSES = 10_000  # a larger label without a list of names is a mistake, and would cost a name for each
+TEST_SHARE = 6  # where there is no test data, one sample in six is taken for it
+BLOCK = 256  # samples held at a time where all of a set is gone through
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Some samples of a source.
+
+    labels: (N,) int64 indices into `classes`. shape: of one sample, (H, W, C) for pictures. read: how the source
+    reads; positions: (N,) which of its samples these are. styled: where the source has styles, participant -> read.
+    """
+
+    labels: Indices
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    read: Read
+    positions: Indices
+    styled: Callable[[int], Read] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Any) -> "Dataset":
+        """Return the samples at `indices` (or under a boolean mask); nothing is read."""
+        return replace(self, labels=self.labels[indices], positions=self.positions[indices])
+
+    def load(self) -> tuple[Array, Indices]:
+        """Return (x, y), read now: x (N, *shape) uint8 pixels or float32, y (N,) int64.
+
+        A picture that cannot be decoded is left out with a warning. Raises DataError when the source cannot be read.
+        """
+        return self.read(self.positions, self.labels)
+
+    def for_participant(self, number: int) -> "Dataset":
+        """Return these samples as participant `number` sees them: another style in the synthetic set, else the same."""
+        return self if self.styled is None else replace(self, read=self.styled(number))
+
+    def digests(self) -> list[str]:
+        """Return a hash of each sample's values, reading some samples at a time."""
+        found = []
+        for start in range(0, len(self), BLOCK):
+            x, _ = self.take(slice(start, start + BLOCK)).load()
+            found += [hashlib.sha256(np.ascontiguousarray(sample).data).hexdigest() for sample in x]
+        return found
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and test samples with the same classes and shape. skipped: files that could not be used."""
+
+    train: Dataset
+    test: Dataset
+    kind: str = "arrays"
+    skipped: int = 0
+
+
+def from_arrays(x: Any, y: Any, classes: Sequence[str] | None = None) -> Dataset:
+    """Return one's own arrays as a Dataset.
+
+    x: (N, ...) uint8 pixels (grey ones may come without a channel axis) or finite floats; y: (N,) whole numbers,
+    indices into `classes`, whose names default to "0", "1", ... Raises DataError for anything else.
+    """
+    x, y = _array(x, "x"), _array(y, "y")
+    check_samples(x.shape, x.dtype, len(y) if y.ndim else -1)
+    names = class_names(classes, y)
+    values = prepared(x)
+    labels = checked_labels(y, len(names))
+    return Dataset(labels, names, values.shape[1:], reader_of(lambda: values), every(len(labels)))
+
+
+def reader_of(values: Callable[[], Array]) -> Read:
+    """Return a reader of what `values` returns, called when samples are first wanted."""
+    return lambda positions, labels: (values()[positions], labels)
+
+
+def every(count: int) -> Indices:
+    """Return the positions of all of a source's samples."""
+    return np.arange(count, dtype=np.int64)
+
+
+def check_samples(shape: tuple[int, ...], dtype: np.dtype[Any], labels: int) -> None:
+    """Raise DataError unless an array of this shape and dtype can hold the samples of so many labels."""
+    if dtype != np.uint8 and dtype.kind != "f":
+        raise DataError(f"x has dtype {dtype}: expected uint8 pixels or floats; convert it")
+    if len(shape) < 2 or 0 in shape[1:]:
+        raise DataError(f"x has shape {shape}: expected (N, ...), one row for each sample")
+    if shape[0] != labels:
+        raise DataError(f"x has {shape[0]} samples and y {max(labels, 0)} labels: expected one label for each sample")
+
+
+def prepared(x: Array) -> Array:
+    """Return samples as they are kept: uint8 pixels (N, H, W, C), or float32; raises DataError where not finite."""
+    if x.dtype == np.uint8:
+        return x[..., np.newaxis] if x.ndim == 3 else x
+    with np.errstate(over="ignore"):
+        values = x.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError("x has values that are not finite (or too large for float32): remove those samples")
+    return values
+
+
+def class_names(classes: Any, *labels: Array) -> tuple[str, ...]:
+    """Return the names given, or else "0", "1", ... for as many classes as there are labels; raises DataError."""
+    if classes is not None:
+        names = tuple(str(name) for name in classes)
+        if len(set(names)) != len(names) or not all(names):
+            raise DataError(f"class names must differ and not be empty: these are {', '.join(map(repr, names))}")
+        return names
+    highest = max((int(y.max()) for y in labels if y.size and y.dtype.kind in "iu"), default=0)
+    if highest >= MAX_UNNAMED_CLASSES:
+        raise DataError(f"label {highest}: without a list of classes, labels must be below {MAX_UNNAMED_CLASSES}")
+    return tuple(str(number) for number in range(highest + 1))
+
+
+def check_several(classes: Sequence[str], where: Path) -> None:
+    """Raise DataError unless there are two classes or more to tell apart."""
+    if len(classes) < 2:
+        raise DataError(f"{where} has one class ({''.join(classes)}): expected two or more to tell apart")
+
+
+def checked_labels(y: Array, classes: int) -> Indices:
+    """Return labels as int64; raises DataError unless they are whole numbers from 0 to classes - 1, one a sample."""
+    if y.dtype.kind not in "iu" or y.ndim != 1:
+        raise DataError(f"y has dtype {y.dtype} and shape {y.shape}: expected (N,) whole numbers")
+    if y.size and (int(y.min()) < 0 or int(y.max()) >= classes):
+        raise DataError(f"labels run from {y.min()} to {y.max()}: expected 0 to {classes - 1} for {classes} classes")
+    return y.astype(np.int64)
+
+
+def class_counts(labels: Indices, classes: int) -> NDArray[np.int64]:
+    """Return the number of samples of each class."""
+    return np.bincount(labels.astype(np.intp), minlength=classes).astype(np.int64)  # intp: bincount's index on 32 bits
+
+
+def split_by_content(data: Dataset, digests: Sequence[str], kind: str, skipped: int = 0) -> Split:
+    """Return a split in which a sample's own content (its hexadecimal digest) decides on which side it is.
+
+    About a sixth is for testing. A set may grow: no sample ever changes sides, and equal ones are on the same side.
+    Raises DataError where a set is so small that all fell on one side: moving one over would break that promise.
+    """
+    test = np.array([int(digest[:12], 16) % TEST_SHARE == 0 for digest in digests], bool)
+    if test.all() or not test.any():
+        side = "test" if test.any() else "training"
+        raise DataError(
+            f"{len(data)} samples are too few to set some aside by their content (all fell on the {side} side): "
+            "add samples, or give training and test data apart"
+        )
+    return Split(data.take(~test), data.take(test), kind, skipped)
+
+
+def with_classes(data: Dataset, classes: Sequence[str]) -> Dataset:
+    """Return the samples labelled by position in `classes`, a model's, by name; it may have more than the data.
+
+    Raises DataError that names the classes which the model does not know.
+    """
+    used = [data.classes[i] for i in np.unique(data.labels).tolist()]
+    unknown = [name for name in used if name not in classes]
+    if unknown:
+        raise DataError(f"the model does not know {', '.join(unknown)}: its classes are {', '.join(classes)}")
+    numbers = [classes.index(name) if name in classes else -1 for name in data.classes]
+    return replace(data, labels=np.array(numbers, np.int64)[data.labels], classes=tuple(classes))
+
+
+def describe(split: Split) -> dict[str, Any]:
+    """Return a summary, ready for JSON: kind, shape, sizes, skipped files, and samples of each class."""
+    count = len(split.train.classes)
+    train, test = (class_counts(part.labels, count).tolist() for part in (split.train, split.test))
+    return {
+        "kind": split.kind,
+        "shape": list(split.train.shape),
+        "train": len(split.train),
+        "test": len(split.test),
+        "skipped": split.skipped,
+        "classes": {name: {"train": train[i], "test": test[i]} for i, name in enumerate(split.train.classes)},
+    }
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to read `path` into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}; expected a file that can be read") from None
+
+
+def _array(values: Any, name: str) -> Array:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{name} is no array: {error}") from None

@@ -1,0 +1,118 @@
+"""A whole run in one process: the coordinator and every participant, by function calls instead of a network."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgemeta.config import RunConfig
+from edgemeta.fed.client import client_update
+from edgemeta.fed.coordinator import Coordinator
+from edgemeta.fed.directory import RunDirectory, write_parts
+from edgemeta.fed.messages import Work, encode_evaluation, encode_update
+from edgemeta.fed.participants import Participant
+from edgemeta.fed.plan import Plan
+from edgemeta.fed.private import load_private, save_private
+from edgemeta.meta import TrainedModel, evaluate, load_model
+from edgemeta.nn import Model, Vector
+from edgemeta.nn.files import load_parameters
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leads to. history: one record a round; model: the final global model; summary: totals and scores."""
+
+    history: list[dict[str, Any]]
+    model: TrainedModel
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One participant's work, small enough to be handed to another process: what is large is in files."""
+
+    work: Work
+    theta: Path
+    result: Path
+    private: Path
+
+
+def run(
+    config: RunConfig,
+    network: Model,
+    participants: Sequence[Participant],
+    *,
+    out: Path | None,
+    theta: Vector,
+    clock: Callable[[], float],
+    on_round: Callable[[Record], None] = lambda _: None,
+    on_participant: Callable[[Work, int, int], None] = lambda *_: None,
+    each: Callable[[Callable[[Task], Task], Iterable[Task]], Iterator[Task]] = map,
+) -> RunResult:
+    """Run, or go on with, a resolved configuration; raises DivergedError when a loss is no longer finite.
+
+    out: the run directory; None for a temporary one. theta: where a new run starts. on_round gets each record,
+    on_participant each piece of work that is done (and how many of how many that is). each: how a function is applied
+    to the participants' tasks, say a process pool's map; the order of the results does not matter.
+    """
+    place: AbstractContextManager[str] = tempfile.TemporaryDirectory() if out is None else nullcontext(str(out))
+    with place as folder:
+        directory = RunDirectory(Path(folder), config, durable=False)
+        try:
+            coordinator = Coordinator(Plan(config), network, theta, directory, range(len(participants)), clock())
+            shown = len(directory.history())
+            perform_task = partial(perform, network, participants)
+            while not coordinator.finished:
+                tasks = _tasks(coordinator, len(participants), clock)
+                for done, task in enumerate(each(perform_task, tasks), 1):
+                    on_participant(task.work, done, len(tasks))
+                    _deliver(coordinator, task, clock())
+                records = directory.history()
+                for record in records[shown:]:
+                    on_round(record)
+                shown = len(records)
+            return RunResult(directory.history(), load_model(directory.model_path), directory.summary() or {})
+        finally:
+            directory.close()
+
+
+def perform(network: Model, participants: Sequence[Participant], task: Task) -> Task:
+    """Do a task, leave its result in its file, and return it; a device takes the same steps from the same draws."""
+    work, participant = task.work, participants[task.work.participant]
+    _, theta, _, _ = load_parameters(task.theta)
+    if work.kind == "train":
+        private = load_private(task.private, work.counted)
+        update = client_update(network, work.recipe, {"theta": theta}, private, participant.train, work.draw)
+        save_private(task.private, work.round, work.counted, update.private)
+        write_parts(task.result, encode_update(update, work.round, work.layout))
+    else:
+        scores = evaluate(
+            *(network, theta, participant.train, participant.test),
+            *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
+        )
+        write_parts(task.result, [encode_evaluation(scores)])
+    return task
+
+
+def _tasks(coordinator: Coordinator, count: int, clock: Callable[[], float]) -> list[Task]:
+    """Return what the participants have to do now."""
+    folder = coordinator.directory.path
+    return [
+        Task(work, coordinator.model_path, folder / f"result-{k:06d}", folder / "participants" / f"{k:06d}")
+        for k in range(count)
+        if (work := coordinator.work(k, clock()))
+    ]
+
+
+def _deliver(coordinator: Coordinator, task: Task, now: float) -> None:
+    work = task.work
+    if work.kind == "train":
+        coordinator.deliver(work.participant, work.round, task.result, now)
+    else:
+        coordinator.deliver_evaluation(work.participant, work.round, task.result.read_bytes(), now)
+        task.result.unlink()

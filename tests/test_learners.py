@@ -1,0 +1,154 @@
+"""The learners, held against their definitions."""
+
+import inspect
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gradients import Array
+
+from edgemeta.config import PhaseConfig
+from edgemeta.errors import ConfigError
+from edgemeta.meta import LEARNERS, Samples, begin, take_step
+from edgemeta.meta.learners import Grad, descend, fedavg, fomaml, learner, reptile
+from edgemeta.nn import Dense, Model, ReLU, Vector, Workspace, build
+
+LINE = Model([Dense(1)], (1,), "mse")  # y = w x + b, with theta = (w, b)
+ONE = Samples(np.array([[1.0]]), np.array([[0.0]]))  # the loss is (w + b)^2, its gradient 2 (w + b) in both
+TABLE = {
+    "fedavg": (fedavg, "1602.05629"),
+    "fomaml": (fomaml, "1703.03400"),
+    "reptile": (reptile, "1803.02999"),
+}
+
+
+def grad_of(model: Model) -> Grad:
+    return lambda theta, samples: model.loss_and_grad(theta, samples.x, samples.y)
+
+
+def draw(model: Model, count: int, seed: int) -> Samples:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, *model.input_shape)).astype(np.float32)
+    return Samples(x, rng.integers(0, model.outputs, count, np.int64))
+
+
+def test_the_table_of_names_functions_and_papers() -> None:
+    assert {
+        name: (entry.gradient, re.findall(r"arXiv:(\d+\.\d+)", entry.paper)) for name, entry in LEARNERS.items()
+    } == {name: (function, [paper]) for name, (function, paper) in TABLE.items()}
+    for name, entry in LEARNERS.items():
+        assert entry.gradient.__name__ == name
+        assert inspect.getdoc(entry.gradient)
+        assert learner(name) is entry
+    with pytest.raises(ConfigError, match="unknown algorithm 'fomanl': did you mean 'fomaml'"):
+        learner("fomanl")
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_every_learner_trains_and_counts_its_gradients(name: str, inner_steps: int) -> None:
+    model, calls = Model([Dense(5), ReLU(), Dense(2)], (3,)), 0
+    recipe = PhaseConfig(algorithm=name, batch_size=8, lr=0.5, inner_lr=0.2, inner_steps=inner_steps)
+    x = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    data = Samples(x, (x[:, 0] > x[:, 1]).astype(np.int64))
+
+    class Counting(Model):
+        def loss_and_grad(self, *arguments: object, **named: object) -> tuple[float, Vector]:
+            nonlocal calls
+            calls += 1
+            return super().loss_and_grad(*arguments, **named)  # type: ignore[arg-type]
+
+    theta = model.init(0)
+    state = begin(model, recipe, {"theta": theta}, {})
+    counting = Counting(model.layers, (3,))
+    for step in range(60):
+        take_step(counting, recipe, state, data, np.random.default_rng([1, step]), Workspace())
+    assert calls == 60 * LEARNERS[name].evaluations(recipe)
+    grad = grad_of(model)
+    assert grad(state.vectors["theta"], data)[0] < 0.5 * grad(theta, data)[0]
+    assert state.vectors["theta"].dtype == np.float32
+    assert theta.tobytes() == model.init(0).tobytes()  # the start is not the learner's to change
+
+
+@pytest.mark.parametrize("inner_steps", [1, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_meta_gradient_is_the_query_gradient_at_the_adapted_parameters(inner_steps: int, dtype: type) -> None:
+    model = build("cnn-small", (6, 5, 1), 3)
+    theta, support, query = model.init(2).astype(dtype), draw(model, 7, 0), draw(model, 5, 1)
+    adapted = theta.copy()
+    for _ in range(inner_steps):
+        adapted = adapted - 0.3 * model.loss_and_grad(adapted, support.x, support.y)[1]
+    loss, expected = model.loss_and_grad(adapted, query.x, query.y)
+
+    recipe = PhaseConfig(algorithm="fomaml", inner_steps=inner_steps, inner_lr=0.3)
+    got_loss, directions = fomaml(grad_of(model), {"theta": theta}, [support, query], recipe)
+    assert list(directions) == ["theta"]
+    assert directions["theta"].tobytes() == expected.tobytes()
+    assert got_loss == loss
+    # ... which is another one than that at the parameters themselves.
+    assert np.linalg.norm(expected - model.loss_and_grad(theta, query.x, query.y)[1]) > 0.05 * np.linalg.norm(expected)
+
+
+def test_a_fomaml_step_descends_along_it() -> None:
+    model = build("cnn-small", (6, 5, 1), 3)
+    recipe = PhaseConfig(algorithm="fomaml", inner_steps=2, inner_lr=0.3, lr=0.1, batch_size=4)
+    theta, data = model.init(2), draw(model, 20, 0)
+    state = begin(model, recipe, {"theta": theta}, {})
+    take_step(model, recipe, state, data, np.random.default_rng(0), Workspace())
+    support, query = (data.take(state.order[part]) for part in (slice(0, 4), slice(4, 8)))
+    adapted = theta
+    for _ in range(2):
+        adapted = adapted - 0.3 * model.loss_and_grad(adapted, support.x, support.y)[1]
+    expected = theta - 0.1 * model.loss_and_grad(adapted, query.x, query.y)[1]
+    assert state.vectors["theta"].tobytes() == expected.tobytes()
+
+
+def test_fomaml_by_hand() -> None:
+    recipe = PhaseConfig(algorithm="fomaml", inner_lr=0.125)
+    # Support: (w + b)^2 at (1, 1) has gradient (4, 4): adapted to (.5, .5). Query: x = 2, y = 1, so the error is
+    # 2 * .5 + .5 - 1 = .5, the loss .25 and its gradient 2 * .5 * (2, 1).
+    query = Samples(np.array([[2.0]]), np.array([[1.0]]))
+    loss, directions = fomaml(grad_of(LINE), {"theta": np.array([1.0, 1.0])}, [ONE, query], recipe)
+    assert (loss, directions["theta"].tolist()) == (0.25, [2.0, 1.0])
+
+
+def test_reptile_by_hand() -> None:
+    recipe = PhaseConfig(algorithm="reptile", inner_lr=0.125, inner_steps=2)
+    theta = np.array([1.0, 1.0])
+    # (1, 1) with loss 4 and gradient 4 -> (.5, .5) with loss 1 and gradient 2 -> (.25, .25)
+    loss, directions = reptile(grad_of(LINE), {"theta": theta}, [ONE, ONE], recipe)
+    assert (loss, directions["theta"].tolist(), theta.tolist()) == (2.5, [0.75, 0.75], [1.0, 1.0])
+    state = begin(LINE, recipe, {"theta": theta}, {})
+    data = Samples(np.repeat(ONE.x, 2, axis=0), np.repeat(ONE.y, 2, axis=0))
+    take_step(LINE, replace(recipe, lr=0.5), state, data, np.random.default_rng(0), Workspace())
+    assert state.vectors["theta"].tolist() == [0.625, 0.625]  # half of the way from 1 to .25
+
+
+def test_reptile_uses_its_batches_one_after_the_other() -> None:
+    model = Model([Dense(3)], (2,))
+    theta, batches = model.init(0), [draw(model, 4, seed) for seed in range(3)]
+    there = theta
+    for batch in batches:
+        there = there - 0.2 * model.loss_and_grad(there, batch.x, batch.y)[1]
+    recipe = PhaseConfig(algorithm="reptile", inner_lr=0.2, inner_steps=3)
+    _, directions = reptile(grad_of(model), {"theta": theta}, batches, recipe)
+    assert directions["theta"].tobytes() == (theta - there).tobytes()
+
+
+def test_fedavg_is_plain_sgd() -> None:
+    model = Model([Dense(4), ReLU(), Dense(3)], (2,))
+    recipe = PhaseConfig(algorithm="fedavg", batch_size=5, lr=0.1)
+    data, theta = draw(model, 15, 0), model.init(0)
+    state = begin(model, recipe, {"theta": theta}, {})
+    for step in range(3):
+        take_step(model, recipe, state, data, np.random.default_rng(step), Workspace())
+        batch = data.take(state.order[5 * step : 5 * step + 5])
+        theta = theta - 0.1 * model.loss_and_grad(theta, batch.x, batch.y)[1]
+    assert state.vectors["theta"].tobytes() == theta.tobytes()
+
+
+def test_descend_by_hand_and_in_new_memory() -> None:
+    theta: Array = np.array([1.0, 1.0])
+    adapted, losses = descend(grad_of(LINE), theta, [ONE] * 3, 0.125)
+    assert (adapted.tolist(), losses, theta.tolist()) == ([0.125, 0.125], [4.0, 1.0, 0.25], [1.0, 1.0])
