@@ -213,7 +213,8 @@ class Dense:
 
         def backward(dy: Array, grads: Tensors, need_dx: bool) -> Array | None:
             dxt = scratch.result(kept.shape[::-1], dy.dtype) if need_dx else None
-            across = np.ascontiguousarray(dy.T)  # W dy^T takes two thirds of the time of dy W^T
+            across = scratch.array("dy", dy.shape[::-1], dy.dtype)
+            across[...] = dy.T  # W dy^T takes two thirds of the time of dy W^T
 
             def differentiate(i: int) -> None:
                 rows = blocks[i]
