@@ -16,6 +16,7 @@ from edgemeta.cli.compare import compare
 from edgemeta.cli.data import data
 from edgemeta.cli.demo import demo
 from edgemeta.cli.model import adapt, evaluate, predict
+from edgemeta.cli.server import server
 from edgemeta.cli.simulate import simulate
 from edgemeta.errors import EdgemetaError
 
@@ -31,7 +32,7 @@ def commands() -> None:
     """Federated meta-learning for devices that cannot carry PyTorch."""
 
 
-for command in (simulate, compare, evaluate, adapt, predict, bench, data, demo):
+for command in (simulate, server, compare, evaluate, adapt, predict, bench, data, demo):
     commands.add_command(command)
 
 

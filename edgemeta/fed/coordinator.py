@@ -9,7 +9,7 @@ only goes forward.
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,20 @@ class Progress:
 class Coordinator:
     """One run. Raises, from its methods, Refused for messages that do not count, and StorageError.
 
-    theta: where a new run starts. roster: the participants that have joined so far.
+    theta: where a new run starts. roster: the participants that have joined so far. name: what the log calls one.
     """
 
     def __init__(
-        self, plan: Plan, model: Model, theta: Vector, directory: RunDirectory, roster: Iterable[int], now: float
+        self,
+        plan: Plan,
+        model: Model,
+        theta: Vector,
+        directory: RunDirectory,
+        roster: Iterable[int],
+        now: float,
+        name: Callable[[int], str] = str,
     ) -> None:
-        self.plan, self.model, self.directory, self.roster = plan, model, directory, set(roster)
+        self.plan, self.model, self.directory, self.roster, self._name = plan, model, directory, set(roster), name
         self._began = self._opened = now
         self._updates: dict[int, Delivered] = {}
         self._scores: dict[int, dict[str, Any]] = {}
@@ -86,6 +93,16 @@ class Coordinator:
         """Who has been asked in this stage and has not delivered yet."""
         return [k for k in self.progress.cohort if k not in self._delivered]
 
+    @property
+    def joined(self) -> list[int]:
+        """The training participants on the roster."""
+        return sorted(k for k in self.roster if k < self.plan.training_participants)
+
+    @property
+    def quorum(self) -> int:
+        """How many training participants must be on the roster before a stage opens."""
+        return max(self.plan.server.min_available_clients or 1, self._min_fit)
+
     def seconds_left(self, now: float) -> float:
         """Return the time until the open stage's deadline."""
         return max(0.0, self._opened + self.plan.server.round_deadline_s - now)
@@ -101,9 +118,21 @@ class Coordinator:
         self._go_on(now)
         return self._task(participant) if participant in self.missing else None
 
+    def is_new(self, stage: str, participant: int, round_number: int) -> bool:
+        """Say whether a message ("train" or "evaluate") would bring something new; raises Refused when nobody asked."""
+        self._away.discard(participant)
+        progress = self.progress
+        if stage == "train" and round_number and progress.counted.get(str(participant)) == round_number:
+            return False
+        if (stage, round_number) != (progress.stage, progress.round):
+            raise Refused("wrong-round", f"round {round_number} is not open for this: it is round {progress.round}")
+        if participant not in progress.cohort:
+            raise Refused("not-in-cohort", f"participant {participant} was not asked in round {round_number}")
+        return participant not in self._delivered
+
     def deliver(self, participant: int, round_number: int, file: Path, now: float) -> None:
         """Accept an update that lies complete in `file`, which is moved away; a repeated one changes nothing."""
-        if self._is_new("train", participant, round_number):
+        if self.is_new("train", participant, round_number):
             delivered = admit_update(file, round_number, self.model.layout)
             kept = self.directory.update_path(round_number, participant)
             with storing(kept):
@@ -115,7 +144,7 @@ class Coordinator:
 
     def deliver_evaluation(self, participant: int, round_number: int, body: bytes, now: float) -> None:
         """Accept a participant's scores of the current model; repeated ones change nothing."""
-        if self._is_new("evaluate", participant, round_number):
+        if self.is_new("evaluate", participant, round_number):
             scores = admit_evaluation(body, self.plan.config.evaluation)
             if self.directory.durable:
                 write_atomic(self.directory.evaluation_path(round_number, participant), [body])
@@ -142,7 +171,7 @@ class Coordinator:
                 len(self._updates),
                 len(self.progress.cohort),
                 self._min_fit,
-                ", ".join(map(str, self.missing)),
+                ", ".join(map(self._name, self.missing)),
             )
             self._commit(cohort=[], attempt=self.progress.attempt + 1)
         self._go_on(now)
@@ -173,18 +202,6 @@ class Coordinator:
     def _held_out(self) -> set[int]:
         return set(range(self.plan.training_participants, self.plan.config.data.participants))
 
-    def _is_new(self, stage: str, participant: int, round_number: int) -> bool:
-        """Say whether a message brings something new; raises Refused when it is not what was asked for."""
-        self._away.discard(participant)
-        progress = self.progress
-        if stage == "train" and round_number and progress.counted.get(str(participant)) == round_number:
-            return False
-        if (stage, round_number) != (progress.stage, progress.round):
-            raise Refused("wrong-round", f"round {round_number} is not open for this: it is round {progress.round}")
-        if participant not in progress.cohort:
-            raise Refused("not-in-cohort", f"participant {participant} was not asked in round {round_number}")
-        return participant not in self._delivered
-
     def _go_on(self, now: float) -> None:
         """Do what needs no more messages: draw the cohort of a stage that has none, close a stage that has all."""
         while not self.finished:
@@ -203,8 +220,8 @@ class Coordinator:
     def _cohort(self) -> list[int]:
         """Return who takes part in the stage that opens; nobody, as long as too few are on the roster."""
         progress, server = self.progress, self.plan.server
-        train = sorted(k for k in self.roster if k < self.plan.training_participants)
-        if len(train) < max(server.min_available_clients or 1, self._min_fit):
+        train = self.joined
+        if len(train) < self.quorum:
             return []
         if progress.stage == "evaluate":
             # Held-out participants are no part of the quorum, so the first evaluation gives them time to come.

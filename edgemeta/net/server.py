@@ -1,0 +1,85 @@
+"""A gateway's life: open the run, listen, go on until it is stopped, close in order."""
+
+import asyncio
+import logging
+import secrets
+import signal
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgemeta.config import RunConfig
+from edgemeta.fed import Coordinator, Plan, RunDirectory
+from edgemeta.fed.roster import Roster
+from edgemeta.net.gateway import UPDATE_EXTRA_BYTES, Gateway
+from edgemeta.net.http1 import Limits
+from edgemeta.net.listener import serve
+from edgemeta.net.routes import answer
+from edgemeta.nn import Model, Vector
+
+log = logging.getLogger("edgemeta")
+
+
+async def run_gateway(
+    config: RunConfig,
+    network: Model,
+    theta: Vector,
+    state: Path,
+    host: str,
+    port: int,
+    *,
+    stopped: asyncio.Future[int],
+    on_listening: Callable[[int], None],
+    on_round: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> int:
+    """Serve a run, new or the one in `state`, until `stopped` has a result, and return that.
+
+    config: resolved. theta: where a new run starts. on_listening gets the port. Raises InputError when the address
+    cannot be had, ConfigError when `state` holds another run, and StorageError.
+    """
+    directory = RunDirectory(state, config)
+    try:
+        roster = Roster(state / "roster.json", config.data.participants, secrets.token_hex(16))
+        coordinator = Coordinator(
+            Plan(config), network, theta, directory, roster.names, time.monotonic(), name=roster.name
+        )
+        del theta  # it is in the run's directory now
+        gateway = Gateway(coordinator, roster, on_round)
+        log.info("run in %s: %s with %d parameters; %s", state, network.name, gateway.size, gateway.waiting_for())
+        limits = Limits(max_body_bytes=4 * gateway.size + UPDATE_EXTRA_BYTES)
+        listener = await serve(partial(answer, gateway), host, port, limits)
+        gateway.listener_refusals = listener.refusals
+        watch = asyncio.create_task(gateway.watch())
+        watch.add_done_callback(partial(_fail, stopped))
+        try:
+            on_listening(listener.port)
+            return await stopped
+        finally:
+            gateway.stop()
+            await listener.close()
+            watch.cancel()
+            await asyncio.wait([watch])
+    finally:
+        directory.close()
+
+
+def signalled() -> asyncio.Future[int]:
+    """Return what gets the number of the signal that asks the running loop's process to stop."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[int] = loop.create_future()
+
+    def stop(number: int) -> None:
+        if not stopped.done():
+            stopped.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    return stopped
+
+
+def _fail(stopped: asyncio.Future[int], watch: asyncio.Task[None]) -> None:
+    """Have the gateway end with the error that ended its watch, rather than go on without one."""
+    if not watch.cancelled() and (error := watch.exception()) and not stopped.done():
+        stopped.set_exception(error)
