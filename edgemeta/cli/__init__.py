@@ -12,7 +12,8 @@ import click
 
 from edgemeta import __version__
 from edgemeta.cli.bench import bench
-for command in (simulate, server, client, compare, evaluate, adapt, predict, bench, data, demo):
+from edgemeta.cli.client import client
+from edgemeta.cli.compare import compare
 from edgemeta.cli.data import data
 from edgemeta.cli.demo import demo
 from edgemeta.cli.model import adapt, evaluate, predict
