@@ -285,6 +285,17 @@ def test_opened_again_it_goes_on_with_what_it_had(run):
     assert gateway.theta.tolist() == [2.0] * 8
 
 
+def test_an_update_that_the_card_damaged_is_asked_for_again(run, caplog):
+    gateway = run(rounds=1)
+    gateway.start()
+    gateway.update(0, 1.0)
+    path = gateway.directory.update_path(1, 0)
+    path.write_bytes(path.read_bytes()[:-8])
+    gateway.reopen()
+    assert "damaged" in caplog.text
+    assert gateway.state.work(0, 2.0).kind == "train"
+
+
 def test_a_directory_belongs_to_one_configuration_and_one_process(run):
     gateway = run(rounds=2)
     with pytest.raises(StorageError, match="another process"):
