@@ -393,7 +393,7 @@ def test_the_status_counts(run):
     gateway = run(participants=3)
     device = gateway.device("cam")
     status = device.status()
-    assert status["waiting_for"] == "round 0, evaluation: 1 of 3 devices have joined"
+    assert status["waiting_for"] == "round 0, evaluation: 1 of 3 training devices have joined"
     assert (status["joined"], status["participants"], status["cohort"], status["seconds_left"]) == (1, 3, [], None)
     for name in ("b", "c"):
         gateway.device(name)
