@@ -49,9 +49,9 @@ def test_else_a_step_takes_a_batch_without_repetition() -> None:
     seen: list[list[int]] = []
 
     class Recording(Model):
-        def loss_and_grad(self, theta: Vector, x: Any, *rest: Any) -> tuple[float, Vector]:
+        def loss_and_grad(self, theta: Vector, x: Any, *rest: Any, **named: Any) -> tuple[float, Vector]:
             seen.append(x[:, 0].tolist())
-            return super().loss_and_grad(theta, x, *rest)
+            return super().loss_and_grad(theta, x, *rest, **named)
 
     model = Recording([Dense(1)], (1,), "mse")
     support = Samples(np.arange(10, dtype=np.float32)[:, np.newaxis], np.zeros(10, np.float32))

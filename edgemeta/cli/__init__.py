@@ -34,9 +34,9 @@ def commands() -> None:
     """Federated meta-learning for devices that cannot carry PyTorch."""
 
 
-RUNNING = (simulate, compare, server, client)
+RUN = (simulate, server, client, compare)
 ACCESS = (tls, enroll, devices, revoke, operator_token)
-for command in (*RUNNING, *ACCESS, evaluate, adapt, predict, bench, data, demo):
+for command in (*RUN, *ACCESS, evaluate, adapt, predict, bench, data, demo):
     commands.add_command(command)
 
 

@@ -330,10 +330,14 @@ class Coordinator:
         if model.layout != self.model.layout:
             raise ConfigError(f"{self.directory.path} holds a run of another network: give another folder")
         progress = self.progress
-        if progress.stage == "train":
-            for k, path in self.directory.collected(progress.round, "update").items():
-                self._updates[k] = admit_update(path, progress.round, self.model.layout)
-        elif progress.stage == "evaluate":
-            for k, path in self.directory.collected(progress.round, "evaluation").items():
-                body = path.read_bytes()
-                self._scores[k] = admit_evaluation(body, self.plan.config.evaluation) | {"bytes": len(body)}
+        kind = {"train": "update", "evaluate": "evaluation"}.get(progress.stage, "")
+        for k, path in self.directory.collected(progress.round, kind).items():
+            try:
+                if kind == "update":
+                    self._updates[k] = admit_update(path, progress.round, self.model.layout)
+                else:
+                    body = path.read_bytes()
+                    self._scores[k] = admit_evaluation(body, self.plan.config.evaluation) | {"bytes": len(body)}
+            except Refused as error:  # a card that lost what it had said to have written: the device is asked again
+                log.warning("%s is damaged, and is dropped: %s", path, error)
+                path.unlink()
