@@ -1,5 +1,6 @@
 """A device against a real gateway process, and against things that are no gateway."""
 
+import re
 import resource
 import signal
 import socket
@@ -330,9 +331,7 @@ def test_private_state_advances_once_a_round_whatever_is_cut_off(tmp_path, monke
     script += "from edgemeta.meta.learners import LEARNERS; LEARNERS['counting'] = devices.COUNTING; main(sys.argv[1:])"
     arguments = ["server", "--config", config, "--port", "0", "--state", tmp_path / "served"]
     command = [sys.executable, "-c", script, Path(__file__).parent, *arguments]
-    process = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         url = process.stdout.readline().split()[-1]
         for _ in range(3):
@@ -465,16 +464,21 @@ def test_the_client_stops_cleanly_and_goes_on(tmp_path):
         try:
             while "delivered the evaluation of round 0" not in log.read_text():
                 time.sleep(0.05)
+            steps = [0]
             for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
-                time.sleep(0.8)
+                said = log.read_text().count("trained")
+                while log.read_text().count("trained") == said:
+                    time.sleep(0.05)
                 client.send_signal(number)
                 assert client.wait(timeout=10) == status
                 end(client)
+                steps.append(int(read_tensors(local)[0]["numbers"][1]))
                 client = start(*arguments, log=log)
+            shown = [int(step) for step in re.findall(r"trained (\d+) of 100000", log.read_text())]
+            assert 0 < shown[0] <= steps[1] < shown[1] <= steps[2]
         finally:
             end(client)
     assert "Traceback" not in log.read_text()
-    assert not local.exists() or read_tensors(local)[0]["numbers"][1] > 0
 
 
 def test_once_does_one_round(tmp_path, alone):

@@ -85,6 +85,11 @@ class Device:
         self._gateway.close()
         self._state.close()
 
+    @property
+    def training(self) -> bool:
+        """Whether a local step is at work now: a signal handler that waits for its end loses nothing."""
+        return self._tasks.training
+
     def step(self, budget_s: float = 5.0, *, wait_s: float = 0.0) -> Done:
         """Do one exchange with the gateway, or local steps until the budget is used, and return what was done.
 
