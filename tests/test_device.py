@@ -406,9 +406,9 @@ def test_data_that_cannot_be_used_is_said_when_joining(tmp_path):
     }
     with gateway(config, tmp_path / "served") as url:
         for i, (message, source) in enumerate(wrong.items()):
-            with Device(url, source, tmp_path / f"d{i}", f"board-{i}") as device:
-                with pytest.raises(DataError, match=message):
-                    device.step()
+            device = Device(url, source, tmp_path / f"d{i}", f"board-{i}")
+            with device, pytest.raises(DataError, match=message):
+                device.step()
         done = command_line(
             *("client", "--server", url, "--data", tmp_path / "odd.npz", "--state", tmp_path / "c", "--name", "last")
         )
