@@ -13,6 +13,8 @@ from edgemeta.config import RunConfig, config_from, read_settings
 from edgemeta.data import Dataset, from_arrays, open_data
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed import Participant, RunResult, divide, network_of, resolve, run
+from edgemeta.fed.comparison import alone, fedavg_of
+from edgemeta.jobs import processes
 from edgemeta.meta import load_model
 from edgemeta.nn import Model, Vector
 
@@ -27,16 +29,18 @@ def simulate(
     model: Model | None = None,
     out: str | Path | None = None,
     init: str | Path | None = None,
+    jobs: int = 1,
     **hooks: Any,
 ) -> RunResult:
     """Run all of a configuration in this process, or go on with the run in `out`, and return what it leads to.
 
     config: a RunConfig, a dict of settings, the path of a TOML file, or a preset's name. data: one's own, as
     ((x_train, y_train), (x_test, y_test)) for each participant, with integer labels. model: one's own network. out:
-    the run directory; without one nothing is kept. init: a model file to start from. hooks: `on_round` and the like
+    the run directory; without one nothing is kept. init: a model file to start from. jobs: processes among which the
+    participants' work is shared out; the result is the same. hooks: `on_round` and the like
     of `edgemeta.fed.run`. Raises ConfigError, DataError, StorageError, and DivergedError when the loss is not finite.
     """
-    return start(prepare(config_of(config), data, model), out, init, **hooks)
+    return start(prepare(config_of(config), data, model), out, init, jobs, **hooks)
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,34 @@ class Prepared:
 
 
 def start(
-    prepared: Prepared, out: str | Path | None = None, init: str | Path | None = None, **hooks: Any
+    prepared: Prepared, out: str | Path | None = None, init: str | Path | None = None, jobs: int = 1, **hooks: Any
 ) -> RunResult:
     """Run what `prepare` made ready; see `simulate`."""
     theta = initial(prepared.network, prepared.config.seed, init)
-    return run(
-        *(prepared.config, prepared.network, prepared.participants),
-        out=None if out is None else Path(out),
-        theta=theta,
-        clock=time.monotonic,
-        **hooks,
-    )
+    with processes(jobs) as each:
+        return run(
+            *(prepared.config, prepared.network, prepared.participants),
+            out=None if out is None else Path(out),
+            theta=theta,
+            clock=time.monotonic,
+            each=each,
+            **hooks,
+        )
+
+
+def compare(prepared: Prepared, **hooks: Any) -> dict[str, dict[str, Any]]:
+    """Return the summaries of a run, of plain FedAvg, and of everyone training alone, on one budget of gradients.
+
+    The names say what they are; `hooks` as for `simulate`.
+    """
+    theta = prepared.network.init(prepared.config.seed)
+    plain = replace(prepared, config=fedavg_of(prepared.config))
+    name = ", then ".join(dict.fromkeys(phase.algorithm for phase in prepared.config.phases))
+    return {
+        name: start(prepared, **hooks).summary,
+        "fedavg": start(plain, **hooks).summary,
+        "each alone": alone(prepared.config, prepared.network, theta, prepared.participants),
+    }
 
 
 def config_of(config: Config) -> RunConfig:

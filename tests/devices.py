@@ -42,10 +42,11 @@ def start(*arguments: object, log: Path | None = None, **how: Any) -> subprocess
 
 
 def start_gateway(config: Path, state: Path, port: int = 0, log: Path | None = None) -> tuple[Any, int]:
-    """Start a gateway and return its process and port; the port is 0 when it ended before it listened."""
+    """Start a gateway and return its process and port."""
     process = start("server", "--config", config, "--port", port, "--state", state, log=log)
     found = re.search(r":(\d+)$", process.stdout.readline().strip())
-    return process, int(found[1]) if found else 0
+    assert found, "the gateway did not start"
+    return process, int(found[1])
 
 
 def end(*processes: subprocess.Popen[str]) -> None:

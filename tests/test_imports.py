@@ -20,7 +20,8 @@ BELOW = {  # room -> the rooms that it may use
 }
 BELOW["fed"] = {*BELOW, "errors"}
 BELOW["net"] = {*BELOW}
-BELOW["api"] = {*BELOW} - {"net"}
+BELOW["api"] = {*BELOW, "jobs"} - {"net"}
+BELOW["jobs"] = set()
 BELOW["bench"] = {"errors", "nn"}
 BELOW["cli"] = {*BELOW}
 STANDARD = {"nn": {"numpy"}, "data": {"numpy", "PIL"}, "meta": {"numpy"}, "fed": {"numpy"}, "net": {"numpy"}}

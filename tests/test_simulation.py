@@ -74,6 +74,16 @@ def test_the_configuration_in_the_folder_runs_again(undisturbed, tmp_path):
     same(tmp_path, undisturbed)
 
 
+def test_several_processes_give_the_same_bits(undisturbed, tmp_path):
+    edgemeta.simulate(TINY, out=tmp_path, jobs=2)
+    same(tmp_path, undisturbed)
+
+
+def test_a_failure_in_another_process_is_raised_here():
+    with pytest.raises(DivergedError, match="lower lr"):
+        edgemeta.simulate(TINY | {"phases": [{"lr": 1e20, "rounds": 1, "batch_size": 4}]}, jobs=2)
+
+
 def test_another_seed_is_another_run(undisturbed):
     _, result = undisturbed
     other = edgemeta.simulate(TINY | {"seed": 4})
@@ -126,7 +136,9 @@ def edgemeta_exits(command):
 def test_interrupted_it_says_how_to_go_on(tmp_path, number):
     command = [sys.executable, "-m", "edgemeta", "simulate", "--rounds", "100000", "--data"]
     command += ["synthetic:samples=120,size=8", "--participants", "2", "--set", "model.name=mlp", "--out", tmp_path]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+    # An interrupt may fall between a file's opening and its `with`, which Python would warn of if it were asked to.
+    quiet = environment() | {"PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=quiet)
     while "round 1/" not in process.stderr.readline():
         pass
     process.send_signal(number)

@@ -1,12 +1,12 @@
 """`edgemeta server`: the gateway."""
 
-import ipaddress
 import signal
 from pathlib import Path
 
 import click
 
 from edgemeta.cli.settings import settings_from
+from edgemeta.net.address import is_loopback
 
 
 @click.command()
@@ -34,7 +34,7 @@ def server(
     insecure: bool,
 ) -> None:
     """Run the gateway: devices join it, get work from it and send their updates to it, until it is stopped."""
-    if not insecure and not _is_loopback(host):
+    if not (insecure or host == "localhost" or is_loopback(host)):
         raise click.UsageError(
             f"--host {host} is open to other machines, without encryption or access control: "
             "use 127.0.0.1, or add --insecure where every machine of the network may take part"
@@ -47,27 +47,25 @@ def server(
     from edgemeta import api
     from edgemeta.cli.report import round_line
     from edgemeta.fed import Plan
-    from edgemeta.net.server import run_gateway
+    from edgemeta.net.memory import give_back_large_blocks
+    from edgemeta.net.server import run_gateway, signalled
 
     logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s", force=True)
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
+    give_back_large_blocks()
     resolved, network = api.prepare_gateway(settings)
     last_round = Plan(resolved).last_round
-    number = asyncio.run(
-        run_gateway(
+
+    async def serve() -> int:
+        return await run_gateway(
             *(resolved, network, api.initial(network, resolved.seed, init), state, host, port),
+            stopped=signalled(),
             on_listening=lambda got: click.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{got}"),
             on_round=lambda record: log.info("%s", round_line(record, last_round)),
         )
-    )
-    log.info("stopped: what was accepted is kept; run the same command to go on")
+
+    number = asyncio.run(serve())
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    log.info("stopped: what was accepted is kept; run the same command to go on")

@@ -19,8 +19,9 @@ from edgemeta.cli.settings import settings_from
 @click.option("--init", type=click.Path(path_type=Path), metavar="MODEL", help="Start from this model file.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as in phases.0.lr=0.05.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory; one that exists goes on.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Processes.")
 def simulate(
-    config: str | None, init: Path | None, assignments: tuple[str, ...], out: Path | None, **named: Any
+    config: str | None, init: Path | None, assignments: tuple[str, ...], out: Path | None, jobs: int, **named: Any
 ) -> None:
     """Run meta-training and federated rounds in this process."""
     places = {"data": "data.source", "participants": "data.participants", "partition": "data.partition"}
@@ -36,7 +37,7 @@ def simulate(
         training, test = prepared.left_out
         click.echo(f"left out, to make participants equal: {training} training and {test} test samples", err=True)
     progress = Progress(Plan(prepared.config).last_round)
-    result = api.start(prepared, out, init, on_round=progress.on_round, on_participant=progress.on_participant)
+    result = api.start(prepared, out, init, jobs, on_round=progress.on_round, on_participant=progress.on_participant)
     if finished:
         click.echo(f"{out} holds this run, and it is finished", err=True)
     click.echo(table(["accuracy", "mean", "p10", "p50", "p90"], spread_rows(result.summary)))

@@ -118,9 +118,21 @@ class Coordinator:
         self._go_on(now)
         return self._task(participant) if participant in self.missing else None
 
+    def is_new(self, stage: str, participant: int, round_number: int) -> bool:
+        """Say whether a message ("train" or "evaluate") would bring something new; raises Refused when nobody asked."""
+        self._away.discard(participant)
+        progress = self.progress
+        if stage == "train" and round_number and progress.counted.get(str(participant)) == round_number:
+            return False
+        if (stage, round_number) != (progress.stage, progress.round):
+            raise Refused("wrong-round", f"round {round_number} is not open for this: it is round {progress.round}")
+        if participant not in progress.cohort:
+            raise Refused("not-in-cohort", f"participant {participant} was not asked in round {round_number}")
+        return participant not in self._delivered
+
     def deliver(self, participant: int, round_number: int, file: Path, now: float) -> None:
         """Accept an update that lies complete in `file`, which is moved away; a repeated one changes nothing."""
-        if self._is_new("train", participant, round_number):
+        if self.is_new("train", participant, round_number):
             delivered = admit_update(file, round_number, self.model.layout)
             kept = self.directory.update_path(round_number, participant)
             with storing(kept):
@@ -132,7 +144,7 @@ class Coordinator:
 
     def deliver_evaluation(self, participant: int, round_number: int, body: bytes, now: float) -> None:
         """Accept a participant's scores of the current model; repeated ones change nothing."""
-        if self._is_new("evaluate", participant, round_number):
+        if self.is_new("evaluate", participant, round_number):
             scores = admit_evaluation(body, self.plan.config.evaluation)
             if self.directory.durable:
                 write_atomic(self.directory.evaluation_path(round_number, participant), [body])
@@ -189,18 +201,6 @@ class Coordinator:
     @property
     def _held_out(self) -> set[int]:
         return set(range(self.plan.training_participants, self.plan.config.data.participants))
-
-    def _is_new(self, stage: str, participant: int, round_number: int) -> bool:
-        """Say whether a message brings something new; raises Refused when it is not what was asked for."""
-        self._away.discard(participant)
-        progress = self.progress
-        if stage == "train" and round_number and progress.counted.get(str(participant)) == round_number:
-            return False
-        if (stage, round_number) != (progress.stage, progress.round):
-            raise Refused("wrong-round", f"round {round_number} is not open for this: it is round {progress.round}")
-        if participant not in progress.cohort:
-            raise Refused("not-in-cohort", f"participant {participant} was not asked in round {round_number}")
-        return participant not in self._delivered
 
     def _go_on(self, now: float) -> None:
         """Do what needs no more messages: draw the cohort of a stage that has none, close a stage that has all."""
@@ -330,10 +330,14 @@ class Coordinator:
         if model.layout != self.model.layout:
             raise ConfigError(f"{self.directory.path} holds a run of another network: give another folder")
         progress = self.progress
-        if progress.stage == "train":
-            for k, path in self.directory.collected(progress.round, "update").items():
-                self._updates[k] = admit_update(path, progress.round, self.model.layout)
-        elif progress.stage == "evaluate":
-            for k, path in self.directory.collected(progress.round, "evaluation").items():
-                body = path.read_bytes()
-                self._scores[k] = admit_evaluation(body, self.plan.config.evaluation) | {"bytes": len(body)}
+        kind = {"train": "update", "evaluate": "evaluation"}.get(progress.stage, "")
+        for k, path in self.directory.collected(progress.round, kind).items():
+            try:
+                if kind == "update":
+                    self._updates[k] = admit_update(path, progress.round, self.model.layout)
+                else:
+                    body = path.read_bytes()
+                    self._scores[k] = admit_evaluation(body, self.plan.config.evaluation) | {"bytes": len(body)}
+            except Refused as error:  # a card that lost what it had said to have written: the device is asked again
+                log.warning("%s is damaged, and is dropped: %s", path, error)
+                path.unlink()

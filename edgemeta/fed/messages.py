@@ -77,7 +77,7 @@ def read_work(path: Path, layout: Layout) -> tuple[Work, Vector]:
         theta = tensors["theta"]
         if metadata["layout"] != layout.fingerprint or theta.shape != (layout.size,) or theta.dtype != FLOAT32:
             raise InputError(f"it is for layout {metadata['layout']}, and this device has {layout.fingerprint}")
-    except (KeyError, ValueError, InputError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
         raise ModelFileError(f"the task in {path} cannot be used: {error}") from None
     return Work(kind, recipe=recipe, evaluation=evaluation, layout=metadata["layout"], **numbers), theta
 

@@ -96,34 +96,39 @@ class Gateway:
 
     async def deliver(self, participant: int, round_number: int, body: Body) -> None:
         """Accept an update: when this returns, it is on disk and will count, or has counted already."""
+        self.heard[participant] = time.monotonic()
+        if not self.coordinator.is_new("train", participant, round_number):
+            return  # and what is refused raised: neither wears the card out
         path = self._incoming / f"{participant:06d}-{next(self._uploads)}"
         try:
             self.traffic["bytes_up"] += await body.save(path, 4 * self.size + UPDATE_EXTRA_BYTES)
             async with self._turn():
-                self.heard[participant] = time.monotonic()
                 await off_loop(self.coordinator.deliver, participant, round_number, path, time.monotonic())
         finally:
             await off_loop(path.unlink, missing_ok=True)  # refused, a repeated one, or cut off
 
     async def deliver_evaluation(self, participant: int, round_number: int, scores: bytes) -> None:
         """Accept a participant's scores of the current model."""
+        self.heard[participant] = time.monotonic()
         self.traffic["bytes_up"] += len(scores)
         async with self._turn():
-            self.heard[participant] = time.monotonic()
             await off_loop(self.coordinator.deliver_evaluation, participant, round_number, scores, time.monotonic())
 
     async def watch(self) -> None:
-        """Act on deadlines, try again what a full disk kept from happening, and say what is waited for; never ends."""
+        """Act on deadlines, retry what a full disk kept from happening, say what is waited for; until it is over."""
         while True:
             changed, pause_s = self._changed, TICK_S
             try:
                 async with self._turn() as coordinator:
                     await off_loop(coordinator.tick, time.monotonic())
+                if coordinator.finished:
+                    log.info("the run is over; its model is answered until this gateway is stopped")
+                    return
                 if coordinator.progress.cohort:
                     pause_s = min(TICK_S, coordinator.seconds_left(time.monotonic()))
             except (StorageError, OSError) as error:
                 self.storage_failed(error)
-            if self._waiting.due("", time.monotonic()) and not self.coordinator.finished:
+            if self._waiting.due("", time.monotonic()):
                 log.info("%s", self.waiting_for())
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -134,11 +139,13 @@ class Gateway:
         self.stopping = True
         self._wake()
 
-    def refused(self, refusal: Refused, peer: str) -> None:
-        """Count a refusal, and log it, less and less often for the same reason."""
+    def refused(self, refusal: Refused, participant: int | None, peer: str) -> None:
+        """Count a refusal, and log it, less and less often for the same reason; participant: None for strangers."""
         self.refusals[refusal.reason] += 1
-        if refusal.reason not in EXPECTED and self._refused.due(refusal.reason, time.monotonic()):
-            log.warning("refused %s (%s): %s", peer, refusal.reason, refusal)
+        due = refusal.reason not in EXPECTED and self._refused.due((participant, refusal.reason), time.monotonic())
+        if due:
+            who = peer if participant is None else self.roster.name(participant)
+            log.warning("refused %s (%s): %s", who, refusal.reason, refusal)
 
     def storage_failed(self, error: Exception) -> None:
         """Log, less and less often, that something could not be written."""

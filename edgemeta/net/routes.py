@@ -1,7 +1,6 @@
 """The gateway's requests and answers (the protocol page defines them): from HTTP to the run, and back."""
 
 import asyncio
-import ipaddress
 import json
 import logging
 import math
@@ -15,6 +14,7 @@ from edgemeta import __version__
 from edgemeta.config import to_dict
 from edgemeta.errors import StorageError
 from edgemeta.fed.messages import PROTOCOL, Refused
+from edgemeta.net.address import is_loopback
 from edgemeta.net.exchange import Body, FilePart, Response, json_answer
 from edgemeta.net.gateway import Gateway
 from edgemeta.net.http1 import Request
@@ -56,7 +56,7 @@ async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
     except StorageError as error:
         gateway.storage_failed(error)
         refused = Refused("storage", "the gateway cannot write this to its disk now: try again later")
-    gateway.refused(refused, body.peer)
+    gateway.refused(refused, _caller(gateway, request), body.peer)
     facts: dict[str, Any] = {"error": refused.reason, "detail": str(refused)}
     if refused.reason in ("wrong-round", "not-in-cohort"):
         facts["round"] = gateway.coordinator.progress.round
@@ -166,8 +166,8 @@ async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
 
 async def _status(gateway: Gateway, _: Request, body: Body) -> Response:
     _check_operator(body.peer)
-    coordinator, progress, names = gateway.coordinator, gateway.coordinator.progress, gateway.roster
-    now, heard = time.monotonic(), gateway.heard
+    coordinator, progress, roster = gateway.coordinator, gateway.coordinator.progress, gateway.roster
+    now, heard, missing = time.monotonic(), gateway.heard, gateway.coordinator.missing
     return json_answer(
         200,
         {
@@ -179,13 +179,13 @@ async def _status(gateway: Gateway, _: Request, body: Body) -> Response:
             "stage": progress.stage,
             "seconds_left": round(coordinator.seconds_left(now), 1) if progress.cohort else None,
             "participants": coordinator.plan.config.data.participants,
-            "joined": len(names.names),
-            "cohort": [names.name(k) for k in progress.cohort],
-            "delivered": len(progress.cohort) - len(coordinator.missing),
-            "missing": [names.name(k) for k in coordinator.missing],
+            "joined": len(roster.names),
+            "cohort": [roster.name(k) for k in progress.cohort],
+            "delivered": len(progress.cohort) - len(missing),
+            "missing": [roster.name(k) for k in missing],
             "devices": [
                 {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
-                for k, name in sorted(names.names.items())
+                for k, name in sorted(roster.names.items())
             ],
             "refusals": dict(gateway.refusals + gateway.listener_refusals),
             **gateway.traffic,
@@ -208,23 +208,20 @@ ROUTES: list[tuple[str, str, Route]] = [
 ]
 
 
-def is_loopback(peer: str) -> bool:
-    """Say whether an IP address is this machine's own."""
-    address = ipaddress.ip_address(peer.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
-
-
 def _check_operator(peer: str) -> None:
-    """Let the operator pass: who is on this machine. (An operator's token, when there are tokens, is checked here.)"""
+    """Let the operator pass: whoever is on this machine. An operator's token would be checked here too."""
     if not is_loopback(peer):
         raise Refused("loopback-only", "this is answered on the gateway itself only")
 
 
+def _caller(gateway: Gateway, request: Request) -> int | None:
+    scheme, _, session = request.headers.get("authorization", "").partition(" ")
+    return gateway.roster.find(session.strip()) if scheme.lower() == "bearer" else None
+
+
 def _session(gateway: Gateway, request: Request) -> int:
-    """Return who is asking."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    participant = gateway.roster.find(token.strip()) if scheme.lower() == "bearer" else None
+    """Return which participant is asking."""
+    participant = _caller(gateway, request)
     if participant is None:
         raise Refused("unknown-session", "join first, then send its session as 'Authorization: Bearer SESSION'")
     return participant

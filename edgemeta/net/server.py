@@ -1,6 +1,7 @@
 """A gateway's life: open the run, listen, go on until it is stopped, close in order."""
 
 import asyncio
+import logging
 import secrets
 import signal
 import time
@@ -18,6 +19,8 @@ from edgemeta.net.listener import serve
 from edgemeta.net.routes import answer
 from edgemeta.nn import Model, Vector
 
+log = logging.getLogger("edgemeta")
+
 
 async def run_gateway(
     config: RunConfig,
@@ -27,44 +30,56 @@ async def run_gateway(
     host: str,
     port: int,
     *,
+    stopped: asyncio.Future[int],
     on_listening: Callable[[int], None],
-    on_round: Callable[[Mapping[str, Any]], None],
+    on_round: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> int:
-    """Serve a run, new or the one in `state`, until a signal stops it; return the signal's number.
+    """Serve a run, new or the one in `state`, until `stopped` has a result, and return that.
 
-    theta: where a new run starts. on_listening gets the port. Raises InputError when the address cannot be had,
-    ConfigError when `state` holds another run, and StorageError.
+    config: resolved. theta: where a new run starts. on_listening gets the port. Raises InputError when the address
+    cannot be had, ConfigError when `state` holds another run, and StorageError.
     """
-    stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def stop(number: int) -> None:
-        if not stopped.done():
-            stopped.set_result(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
     directory = RunDirectory(state, config)
     try:
         roster = Roster(state / "roster.json", config.data.participants, secrets.token_hex(16))
         coordinator = Coordinator(
             Plan(config), network, theta, directory, roster.names, time.monotonic(), name=roster.name
         )
+        del theta  # it is in the run's directory now
         gateway = Gateway(coordinator, roster, on_round)
+        log.info("run in %s: %s with %d parameters; %s", state, network.name, gateway.size, gateway.waiting_for())
         limits = Limits(max_body_bytes=4 * gateway.size + UPDATE_EXTRA_BYTES)
         listener = await serve(partial(answer, gateway), host, port, limits)
         gateway.listener_refusals = listener.refusals
         watch = asyncio.create_task(gateway.watch())
+        watch.add_done_callback(partial(_fail, stopped))
         try:
             on_listening(listener.port)
-            watch.add_done_callback(lambda _: stop(signal.SIGTERM))  # it ends by an error only, raised below
-            await stopped
+            return await stopped
         finally:
             gateway.stop()
             await listener.close()
             watch.cancel()
             await asyncio.wait([watch])
-        if not watch.cancelled():
-            watch.result()  # raises what ended it
-        return stopped.result()
     finally:
         directory.close()
+
+
+def signalled() -> asyncio.Future[int]:
+    """Return what gets the number of the signal that asks the running loop's process to stop."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[int] = loop.create_future()
+
+    def stop(number: int) -> None:
+        if not stopped.done():
+            stopped.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    return stopped
+
+
+def _fail(stopped: asyncio.Future[int], watch: asyncio.Task[None]) -> None:
+    """Have the gateway end with the error that ended its watch, rather than go on without one."""
+    if not watch.cancelled() and (error := watch.exception()) and not stopped.done():
+        stopped.set_exception(error)

@@ -5,6 +5,7 @@ from edgemeta.nn.layout import Layout, Vector
 from edgemeta.nn.losses import softmax
 from edgemeta.nn.model import PICTURES, RAW, Model, Normalization
 from edgemeta.nn.models import MODELS, build
+from edgemeta.nn.update import subtract_scaled
 from edgemeta.nn.workspace import Workspace
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "Workspace",
     "build",
     "softmax",
+    "subtract_scaled",
 ]

@@ -33,7 +33,7 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, ConvBa
     """
     kh, kw, channels, filters = weight.shape
     padded = _pad(x, (kh, kw), "x", scratch)
-    y = _correlate(padded, weight, "y", scratch)
+    y = _correlate(padded, weight, scratch)
 
     def backward(dy: Array, need_dx: bool) -> tuple[Array, Array | None]:
         dweight = np.zeros((kh * kw * channels, filters), weight.dtype)
@@ -41,12 +41,20 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, ConvBa
             dweight += columns.T @ dy[block].reshape(-1, filters)
         if not need_dx:
             return dweight.reshape(weight.shape), None
-        # Each input pixel fed the outputs around it through the kernel turned by 180 degrees, so dx is itself a
-        # convolution of dy, and needs no scatter-add.
-        turned = np.ascontiguousarray(weight[::-1, ::-1].swapaxes(2, 3))
-        return dweight.reshape(weight.shape), _correlate(_pad(dy, (kh, kw), "dy", scratch), turned, "dx", scratch)
+        return dweight.reshape(weight.shape), input_gradient(dy, weight, scratch)
 
     return y, backward
+
+
+def input_gradient(dy: Array, weight: Array, scratch: Workspace) -> Array:
+    """Return dx (B, H, W, C) for dy (B, H, W, O), in scratch memory.
+
+    Each input pixel fed the outputs around it through the kernel turned by 180 degrees, so dx is itself a
+    convolution of dy, and needs no scatter-add.
+    """
+    kh, kw = weight.shape[:2]
+    turned = np.ascontiguousarray(weight[::-1, ::-1].swapaxes(2, 3))
+    return _correlate(_pad(dy, (kh, kw), "dy", scratch.passing), turned, scratch)
 
 
 def _pad(x: Array, kernel: tuple[int, int], key: str, scratch: Workspace) -> Array:
@@ -59,11 +67,11 @@ def _pad(x: Array, kernel: tuple[int, int], key: str, scratch: Workspace) -> Arr
     return padded
 
 
-def _correlate(padded: Array, weight: Array, key: str, scratch: Workspace) -> Array:
+def _correlate(padded: Array, weight: Array, scratch: Workspace) -> Array:
     """Return (B, H, W, O): every receptive field of `padded` times the weights."""
     kh, kw, _, filters = weight.shape
     batch, height, width = padded.shape[0], padded.shape[1] - kh + 1, padded.shape[2] - kw + 1
-    y = scratch.array(key, (batch, height, width, filters), padded.dtype)
+    y = scratch.result((batch * height * width * filters,), padded.dtype).reshape(batch, height, width, filters)
     for block, columns in _blocks(padded, (kh, kw), scratch):
         np.matmul(columns, weight.reshape(-1, filters), out=y[block].reshape(-1, filters))
     return y
@@ -76,6 +84,6 @@ def _blocks(padded: Array, kernel: tuple[int, int], scratch: Workspace) -> Itera
     step = max(1, BLOCK_BYTES // row_bytes)
     for start in range(0, len(padded), step):
         block = slice(start, min(start + step, len(padded)))
-        columns = scratch.array("columns", fields[block].shape, padded.dtype)
+        columns = scratch.passing.array("columns", fields[block].shape, padded.dtype)
         columns[...] = fields[block]
         yield block, columns.reshape(-1, math.prod(kernel) * padded.shape[3])

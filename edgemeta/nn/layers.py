@@ -5,7 +5,8 @@
 
 `params` and `grads` map the layer's own tensor names ("weight", "bias") to views of the flat vectors; backward
 writes each gradient once. The closure is the cache: there is no state in a layer, and it dies when dropped.
-Arrays that forward and backward return may lie in `scratch`, and last until the scratch is used for the next batch.
+What forward and backward return is for the next layer only, and may be overwritten after that (`Workspace.result`);
+a layer that needs its x in the backward pass keeps it in `scratch`, which lasts until the next batch.
 Shapes: B batch, H height, W width, C channels in, O channels or units out. Pictures are (B, H, W, C).
 """
 
@@ -18,13 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import InputError
-from edgemeta.nn.conv import convolve
+from edgemeta.nn import conv, rowwise, tiled
+from edgemeta.nn.cooktoom import KERNELS, TILE
 from edgemeta.nn.layout import Shape
 from edgemeta.nn.workspace import Workspace
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
 Backward = Callable[[Array, Tensors, bool], Array | None]
+ROWWISE_BELOW = 32  # length of the products along kernel rows and channels, under which tiles of 4x4 do not pay
+SMALL = 10**6  # multiplications that OpenBLAS does without packing the operands first, which takes half as long
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,26 @@ class Conv2d:
         return (height, width, self.filters), {"weight": weight, "bias": (self.filters,)}
 
     def forward(self, params: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
-        """Convolve x: (B, H, W, C) to (B, H, W, filters)."""
-        y, back = convolve(x, params["weight"], scratch)
-        y += params["bias"]
+        """Convolve x: (B, H, W, C) to (B, H, W, filters); without a "bias" in params, none is added."""
+        y, back = self._convolution(x)(x, params["weight"], scratch)
+        if "bias" in params:
+            y += params["bias"]
 
         def backward(dy: Array, grads: Tensors, need_dx: bool) -> Array | None:
-            grads["weight"][...], dx = back(dy, need_dx)
-            np.sum(dy, axis=(0, 1, 2), out=grads["bias"])
+            if "bias" in grads:
+                grads["bias"][...] = _sums(dy)
+            dweight, dx = back(dy, need_dx)
+            grads["weight"][...] = dweight
             return dx
 
         return y, backward
+
+    def _convolution(self, x: Array) -> Callable[[Array, Array, Workspace], tuple[Array, conv.ConvBackward]]:
+        """Return the fastest `convolve` for x; the plain one serves everything."""
+        _, height, width, channels = x.shape
+        if x.dtype != np.float32 or self.kernel not in KERNELS or min(height, width) < TILE:
+            return conv.convolve
+        return rowwise.convolve if channels * self.kernel < ROWWISE_BELOW else tiled.convolve
 
 
 @dataclass(frozen=True)
@@ -77,19 +91,26 @@ class MaxPool2d:
     def forward(self, _: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
         """Pool x: (B, H, W, C) to (B, H // size, W // size, C)."""
         tiles = self._positions(x)
-        y = scratch.array("y", tiles[0].shape, x.dtype)
+        y = scratch.result(tiles[0].shape, x.dtype)
+        larger = [scratch.samples(i, y.shape, np.bool_) for i in range(1, len(tiles))]
         y[...] = tiles[0]
-        for tile in tiles[1:]:
+        for tile, mask in zip(tiles[1:], larger, strict=True):
+            np.greater(tile, y, out=mask)
             np.maximum(y, tile, out=y)
 
         def backward(dy: Array, _: Tensors, _need: bool) -> Array:
-            dx = scratch.array("dx", x.shape, dy.dtype)
+            dx = scratch.result(x.shape, dy.dtype)
             if x.shape[1] % self.size or x.shape[2] % self.size:
                 dx.fill(0)  # what no tile covers
-            rest: Array = dy.copy()  # what no position has taken yet: of equal values, the first gets the gradient
-            for tile, dtile in zip(tiles, self._positions(dx), strict=True):
-                np.multiply(rest, tile == y, out=dtile)
+            # From the last position to the first: whoever was larger than all before it takes the gradient, so that of
+            # equal values the first one does. Kept masks of one byte are read faster than x would be again.
+            rest = scratch.passing.samples("rest", y.shape, dy.dtype)
+            rest[...] = dy
+            first, *others = self._positions(dx)
+            for dtile, mask in zip(reversed(others), reversed(larger), strict=True):
+                np.multiply(rest, mask, out=dtile)
                 rest -= dtile
+            first[...] = rest
             return dx
 
         return y, backward
@@ -112,11 +133,27 @@ class ReLU:
 
     def forward(self, _: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
         """Cut x off below zero."""
-        y: Array = np.maximum(x, 0, out=scratch.array("y", x.shape, x.dtype))
+        y: Array = np.maximum(x, 0, out=scratch.result(x.shape, x.dtype))
+        positive = np.greater(y, 0, out=scratch.samples("positive", y.shape, np.bool_))
 
         def backward(dy: Array, _: Tensors, _need: bool) -> Array:
-            dx: Array = np.multiply(dy, y > 0, out=scratch.array("dx", y.shape, dy.dtype))
+            dx: Array = np.multiply(dy, positive, out=scratch.result(dy.shape, dy.dtype))
             return dx
+
+        return y, backward
+
+
+@dataclass(frozen=True)
+class Bias:
+    """A convolution's bias as a step of its own, which the network may take after a pool; not a layer to build with."""
+
+    def forward(self, params: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
+        """Add one number for each channel to x: (B, H, W, C)."""
+        y = np.add(x, params["bias"], out=scratch.result(x.shape, x.dtype))
+
+        def backward(dy: Array, grads: Tensors, _need: bool) -> Array:
+            grads["bias"][...] = _sums(dy)
+            return dy
 
         return y, backward
 
@@ -156,15 +193,38 @@ class Dense:
         return (self.units,), {"weight": (shape[0], self.units), "bias": (self.units,)}
 
     def forward(self, params: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
-        """Map x: (B, D) to (B, units)."""
-        weight = params["weight"]
-        y = np.matmul(x, weight, out=scratch.array("y", (len(x), self.units), x.dtype))
+        """Map x: (B, D) to (B, units).
+
+        Large weights are worked through in blocks of rows, the same ones for any number of threads.
+        """
+        weight, batch = params["weight"], len(x)
+        kept = scratch.array("x", x.shape, x.dtype)
+        kept[...] = x
+        rows = 512 if batch * 512 * self.units <= SMALL else 128
+        blocks = [slice(start, start + rows) for start in range(0, len(weight), rows)]
+        parts = scratch.passing.array("parts", (len(blocks), batch, self.units), x.dtype)
+
+        def multiply(i: int) -> None:
+            np.matmul(kept[:, blocks[i]], weight[blocks[i]], out=parts[i])
+
+        scratch.each(multiply, len(blocks))
+        y = np.add.reduce(parts, axis=0, out=scratch.result(parts.shape[1:], x.dtype))
         y += params["bias"]
 
         def backward(dy: Array, grads: Tensors, need_dx: bool) -> Array | None:
-            np.matmul(x.T, dy, out=grads["weight"])
+            dxt = scratch.result(kept.shape[::-1], dy.dtype) if need_dx else None
+            across = scratch.array("dy", dy.shape[::-1], dy.dtype)
+            across[...] = dy.T  # W dy^T takes two thirds of the time of dy W^T
+
+            def differentiate(i: int) -> None:
+                rows = blocks[i]
+                np.matmul(kept[:, rows].T, dy, out=grads["weight"][rows])
+                if dxt is not None:
+                    np.matmul(weight[rows], across, out=dxt[rows])
+
+            scratch.each(differentiate, len(blocks))
             np.sum(dy, axis=0, out=grads["bias"])
-            return np.matmul(dy, weight.T, out=scratch.array("dx", x.shape, dy.dtype)) if need_dx else None
+            return None if dxt is None else dxt.T
 
         return y, backward
 
@@ -177,3 +237,10 @@ def _picture(layer: Layer, shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise InputError(f"{layer} on an input of shape {shape}: expected a picture (height, width, channels)")
     return shape[0], shape[1], shape[2]
+
+
+def _sums(dy: Array) -> Array:
+    """Return the sum of dy (B, H, W, O) over all but the last axis, as a product: ten times as fast as np.sum."""
+    rows = dy.transpose(1, 2, 0, 3).reshape(-1, dy.shape[3])
+    sums: Array = np.ones(len(rows), dy.dtype) @ rows
+    return sums

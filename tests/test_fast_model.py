@@ -1,0 +1,217 @@
+"""The fast training step as a whole: right, the same for any number of threads, and no more work than it needs."""
+
+import os
+import tracemalloc
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from gradients import Array
+
+from edgemeta.errors import InputError
+from edgemeta.nn import (
+    PICTURES,
+    Conv2d,
+    Dense,
+    Flatten,
+    Layer,
+    MaxPool2d,
+    Model,
+    ReLU,
+    Workspace,
+    build,
+    conv,
+    subtract_scaled,
+)
+from edgemeta.nn.model import CHUNK
+
+SMOOTH: list[Layer] = [Conv2d(6, 5), Conv2d(7, 3), Conv2d(5, 1), Flatten(), Dense(8), Dense(4)]  # no kink anywhere
+USERS: list[Layer] = [
+    Conv2d(5, 3),
+    ReLU(),
+    ReLU(),
+    MaxPool2d(2),
+    Conv2d(9, 5),
+    MaxPool2d(3),
+    Conv2d(6, 3),
+    Flatten(),
+    Dense(3),
+]
+
+
+def batch(size: int, shape: tuple[int, ...], classes: int, seed: int = 0) -> tuple[Array, Array]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((size, *shape), np.float32), rng.integers(0, classes, size)
+
+
+@pytest.mark.parametrize("size", [1, CHUNK + 3])
+def test_without_kinks_float32_agrees_with_float64(size: int) -> None:
+    """Within 2e-5 of the gradient's length; the plain convolutions take the float64 side."""
+    model = Model(SMOOTH, (13, 18, 2))
+    theta, (x, y) = model.init(1), batch(size, (13, 18, 2), 4)
+    loss, gradient = model.loss_and_grad(theta, x, y)
+    exact_loss, exact = model.loss_and_grad(theta.astype(np.float64), x.astype(np.float64), y)
+    assert loss == pytest.approx(exact_loss, rel=1e-5)
+    for name, part in model.layout.views(gradient).items():
+        expected = model.layout.views(exact)[name]
+        assert np.linalg.norm(part - expected) <= 2e-5 * np.linalg.norm(expected), name
+
+
+def test_a_projection_of_the_float32_gradient_is_a_central_difference() -> None:
+    """Within 1e-4: the difference quotient is float64's, the gradient the fast path's."""
+    model = Model(SMOOTH, (13, 18, 2))
+    theta, (x, y) = model.init(2), batch(7, (13, 18, 2), 4)
+    wide, step = theta.astype(np.float64), 1e-6
+    direction = np.random.default_rng(3).standard_normal(theta.size)
+
+    def loss(theta: Array) -> float:
+        return model.loss_and_grad(theta, x.astype(np.float64), y)[0]
+
+    numeric = (loss(wide + step * direction) - loss(wide - step * direction)) / (2 * step)
+    assert float(model.loss_and_grad(theta, x, y)[1] @ direction) == pytest.approx(numeric, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cnn", "cnn-small"])
+def test_the_named_networks_agree_but_for_flipped_kinks(name: str) -> None:
+    """Within 2e-2: where two values of a pool are equal to six digits, rounding decides which gets the gradient."""
+    model = build(name, (32, 32, 3), 10)
+    theta, (x, y) = model.init(0), batch(3, (32, 32, 3), 10)
+    _, gradient = model.loss_and_grad(theta, x, y)
+    _, exact = model.loss_and_grad(theta.astype(np.float64), x.astype(np.float64), y)
+    assert np.linalg.norm(gradient - exact) <= 2e-2 * np.linalg.norm(exact)
+
+
+def test_training_on_the_fast_and_on_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("cnn-small", (12, 12, 3), 3, normalization=PICTURES)
+    x, y = batch(24, (12, 12, 3), 3)
+
+    def losses() -> list[float]:
+        theta, curve = model.init(0), []
+        for _ in range(12):
+            loss, gradient = model.loss_and_grad(theta, x, y)
+            subtract_scaled(theta, gradient, 0.05)
+            curve.append(loss)
+        return curve
+
+    fast = losses()
+    monkeypatch.setattr(Conv2d, "_convolution", lambda *_: conv.convolve)
+    plain = losses()
+    assert fast != plain  # two paths indeed
+    assert fast == pytest.approx(plain, rel=1e-3)
+    assert fast[-1] < 0.7 * fast[0]
+
+
+@pytest.mark.parametrize("shape", [(9, 14, 2), (16, 16, 3)])
+def test_the_outputs_are_those_of_the_layers_one_by_one(shape: tuple[int, ...]) -> None:
+    """To the bit, although the network takes pools first."""
+    model = Model(USERS, shape)
+    theta, (x, _) = model.init(4), batch(5, shape, 3)
+    rng = np.random.default_rng(5)
+    theta += rng.standard_normal(theta.size, np.float32) / 10  # biases too
+    views, h, convs = model.layout.views(theta), x, 0
+    for layer in model.layers:
+        params = {}
+        if isinstance(layer, Conv2d | Dense):
+            convs += isinstance(layer, Conv2d)
+            prefix = f"conv{convs}" if isinstance(layer, Conv2d) else "dense1"
+            params = {tensor: views[f"{prefix}.{tensor}"] for tensor in ("weight", "bias")}
+        h = layer.forward(params, h, Workspace())[0].copy()
+    assert model.forward(theta, x).tobytes() == h.tobytes()
+
+
+@pytest.mark.parametrize("size", [1, CHUNK, 3 * CHUNK - 5])
+def test_any_number_of_threads_gives_the_same_bits(size: int) -> None:
+    for model in (Model(USERS, (9, 14, 2)), build("cnn-small", (16, 16, 3), 3), build("mlp", (40,), 3)):
+        theta, (x, y) = model.init(6), batch(size, model.input_shape, 3)
+        bits, workspace = set(), Workspace()
+        for threads in (1, 2, 3, 1, 2):
+            model.threads = threads
+            loss, gradient = model.loss_and_grad(theta, x, y, workspace)
+            bits.add((loss, gradient.tobytes(), model.forward(theta, x, workspace).tobytes()))
+        assert len(bits) == 1
+
+
+def test_an_error_on_a_thread_is_the_callers() -> None:
+    workspace = Workspace()
+    workspace.threads = 3
+    done = []
+
+    def work(piece: int) -> None:
+        if piece == 1:
+            raise InputError("no")
+        done.append(piece)
+
+    with pytest.raises(InputError, match="no"):
+        workspace.each(work, 6)
+    assert 5 in done  # the other threads finished before the error came out
+    for threads in (0, -1, 1000):
+        with pytest.raises(InputError, match="threads"):
+            Model(SMOOTH, (8, 8, 1), threads=threads)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_threads_after_a_fork() -> None:
+    model = build("cnn-small", (8, 8, 1), 2)
+    model.threads = 2
+    theta, (x, y) = model.init(0), batch(2 * CHUNK, (8, 8, 1), 2)
+    expected = model.loss_and_grad(theta, x, y)[1].tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads around: what is tested
+        child = os.fork()
+    if not child:
+        os._exit(model.loss_and_grad(theta, x, y)[1].tobytes() != expected)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, (1 << 15) + 5, 3 << 15])
+def test_the_update_is_the_plain_one(size: int) -> None:
+    rng = np.random.default_rng(7)
+    vector, direction = rng.standard_normal(size, np.float32), rng.standard_normal(size, np.float32)
+    expected = vector - np.float32(0.03) * direction
+    subtract_scaled(vector, direction, 0.03)
+    assert vector.tobytes() == expected.tobytes()
+
+
+def peak_kb(model: Model, size: int) -> float:
+    """Return how much memory a step takes beyond what the steps before it left in the workspace."""
+    theta, (x, y), workspace = model.init(0), batch(size, model.input_shape, 10), Workspace()
+    gradient = np.empty_like(theta)
+    for _ in range(2):
+        model.loss_and_grad(theta, x, y, workspace, gradient)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        model.loss_and_grad(theta, x, y, workspace, gradient)
+        return (tracemalloc.get_traced_memory()[1] - before) / 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_step_allocates_next_to_nothing() -> None:
+    """Views and closures only, 1.4 kB a sample: the first activations alone would be 128 kB a sample."""
+    model = build("cnn", (32, 32, 3), 10)
+    small, large = peak_kb(model, 2 * CHUNK), peak_kb(model, 6 * CHUNK)
+    assert small < 200
+    assert (large - small) / (4 * CHUNK) < 2
+
+
+def test_a_step_makes_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each chunk 4 + 2 products for a row-wise convolution (forward and backward) and 7 + 8 for a tiled one.
+
+    A dense layer takes one for each block of rows forward, and two backward.
+    """
+    calls = 0
+    matmul = np.matmul
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return matmul(*args, **kwargs)
+
+    model = build("cnn", (32, 32, 3), 10)
+    theta, (x, y) = model.init(0), batch(2 * CHUNK, (32, 32, 3), 10)
+    monkeypatch.setattr(np, "matmul", counted)
+    model.loss_and_grad(theta, x, y)
+    dense = (4096 // 128 + 1) * 3
+    assert calls <= 2 * (6 + 15) + dense
