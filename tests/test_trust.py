@@ -181,8 +181,8 @@ def test_wrong_revoked_missing_and_anothers_token(state, run, tmp_path):
     gateway = run()
     path, other = join_file(state, gateway.port), join_file(state, gateway.port, "mic")
     token, others = read_join_file(path).token, read_join_file(other).token
-    assert "(bad-token)" in told(altered(path, token, "0" * 64), tmp_path / "cam")
-    assert "(wrong-device)" in told(altered(path, "0" * 64, others), tmp_path / "cam")
+    assert "bad-token:" in told(altered(path, token, "0" * 64), tmp_path / "cam")
+    assert "wrong-device:" in told(altered(path, "0" * 64, others), tmp_path / "cam")
     altered(path, others, token)
     assert step(path, tmp_path / "cam").kind == "joined"
     done = command_line("revoke", "cam", "--state", state)
@@ -190,7 +190,7 @@ def test_wrong_revoked_missing_and_anothers_token(state, run, tmp_path):
     with edgemeta.Device(join=path, state=tmp_path / "cam", **DEVICE) as device:
         assert device.step().kind == "away"  # its session has ended: it will join again
         device._not_before = 0.0
-        with pytest.raises(ConfigError, match=r"\(revoked\)"):
+        with pytest.raises(ConfigError, match="revoked:"):
             device.step()
     path.unlink()
     with pytest.raises(ConfigError, match="takes a join file"):
@@ -215,7 +215,7 @@ def test_a_device_enrolled_again_goes_over_to_its_new_token_and_keeps_its_state(
     done = step(path, tmp_path / "cam")
     assert (done.kind, str(done)) == ("joined", "joined as participant 0")
     assert sorted(os.listdir(tmp_path / "cam")) == before
-    assert "(revoked)" in told(tmp_path / "old.join", tmp_path / "new")
+    assert "revoked:" in told(tmp_path / "old.join", tmp_path / "new")
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ class Door(asyncio.Protocol):
                 first = await _first_byte(transport.get_extra_info("socket"))
                 if first == HANDSHAKE:
                     protocol = self._encrypted()
-                    inner = await loop.start_tls(transport, protocol, self._context, server_side=True)
+                    inner = await loop.start_tls(
+                        transport, protocol, self._context, server_side=True, ssl_handshake_timeout=self._patience_s
+                    )
                     if inner is not None:  # asyncio's types allow for it
                         protocol.connection_made(inner)
                 elif first:
