@@ -9,7 +9,7 @@ import re
 import time
 
 import pytest
-from devices import SPEC, assert_same_run, end, start, start_gateway, write_config
+from processes import SPEC, assert_same_run, end, start, start_gateway, write_config
 from runs import TINY
 
 import edgemeta
