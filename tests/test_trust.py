@@ -441,6 +441,24 @@ def test_a_clock_that_is_behind_has_a_kind_of_its_own(state, run):
         Calls(f"https://127.0.0.1:{gateway.port}", (state / "tls" / "ca.pem").read_text()).call("GET", "/healthz")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: files that root makes for the gateway's user, as not root")
+def test_what_root_makes_belongs_to_the_gateways_user(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 12345, 12345)
+    make_certificates(state / "tls", ["g"], NOW)
+    enroll(state / "devices.json", "cam", "c" * 64, NOW)
+    made = [state / "tls", *(state / "tls").iterdir(), state / "devices.json"]
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(12345, 12345)}
+
+
+def test_a_client_takes_a_gateway_or_a_join_file(tmp_path):
+    for options in ([], ["--server", "http://127.0.0.1:1", "--join", "x.join"], ["--join", "x.join"]):
+        done = command_line("client", *options, "--state", tmp_path / "state")
+        assert (done.returncode, "Traceback" in done.stderr, "join file" in done.stderr) == (2, False, True)
+    assert not (tmp_path / "state").exists()
+
+
 def test_beyond_this_machine_the_gateway_takes_a_certificate_or_the_word(tmp_path):
     done = command_line("server", "--host", "0.0.0.0", "--state", tmp_path / "state")
     assert done.returncode == 2
