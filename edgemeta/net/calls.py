@@ -46,13 +46,13 @@ class Answer:
         return value
 
     @property
-    def reason(self) -> tuple[str, str]:
-        """The (reason, detail) of a refusal, as far as the body says them."""
+    def refusal(self) -> tuple[str, str] | None:
+        """The (reason, detail) with which a gateway refuses, or None: then it is no gateway that refuses."""
         try:
             answer = self.json()
         except Away:
-            return f"status {self.status}", ""
-        return str(answer.get("error", f"status {self.status}")), str(answer.get("detail", ""))
+            return None
+        return (str(answer["error"]), str(answer.get("detail", ""))) if "error" in answer else None
 
 
 class Gateway:

@@ -85,6 +85,11 @@ class Device:
         self._gateway.close()
         self._state.close()
 
+    @property
+    def training(self) -> bool:
+        """Whether a local step is at work now: a signal handler that waits for its end loses nothing."""
+        return self._tasks.training
+
     def step(self, budget_s: float = 5.0, *, wait_s: float = 0.0) -> Done:
         """Do one exchange with the gateway, or local steps until the budget is used, and return what was done.
 
@@ -152,9 +157,8 @@ class Device:
             self._keep(key=secrets.token_hex(16))
         asked = {key: self._identity[key] for key in ("name", "key", "partition_id")} | {"version": PROTOCOL}
         answer = self._gateway.call("POST", "/v1/join", body=json.dumps(asked).encode())
-        if answer.status in (409, 422, 426):
-            reason, detail = answer.reason
-            raise ConfigError(f"the gateway does not let '{asked['name']}' join ({reason}): {detail}")
+        if answer.status in (409, 422, 426) and answer.refusal:
+            raise ConfigError(f"the gateway does not let '{asked['name']}' join: {': '.join(answer.refusal)}")
         said = self._good(answer).json()
         if not {"participant", "session", "data", "model"} <= said.keys():
             raise Away("it answered a join with something else: is it an edgemeta gateway?")
@@ -172,7 +176,7 @@ class Device:
 
     def _ask(self, run: Joined, wait_s: float) -> Done:
         answer = self._call("GET", f"/v1/work?wait={wait_s:g}", wait_s=wait_s, into=self._state.work)
-        if answer.status == 410:
+        if answer.status == 410 and answer.refusal:
             return self._over(run)
         if answer.status == 204:
             self._failures = 0
@@ -193,13 +197,13 @@ class Device:
         what = "update" if train else "evaluation"
         body = self._state.update if train else self._state.scores.read_bytes()
         answer = self._call("POST", f"/v1/rounds/{work.round}/{what}", body=body)
-        if answer.status in NOT_WANTED:
-            reason, detail = answer.reason
+        if answer.status in NOT_WANTED and answer.refusal:
             self._tasks.drop()
-            text = f"the gateway does not want the {what} of round {work.round} ({reason}): {detail}"
+            text = f"the gateway does not want the {what} of round {work.round}: {': '.join(answer.refusal)}"
             # What came too late is no trouble, but a refused one would be made the same again.
             return Done("discarded", text) if answer.status in (409, 410) else self._later("discarded", text)
-        self._good(answer)
+        if self._good(answer).json().get("accepted") is not True:  # of a network's log-in page, say
+            raise Away("it did not say that it accepted what it was sent")
         self._failures = 0
         self._tasks.done()
         if not train:
@@ -247,7 +251,7 @@ class Device:
     def _good(self, answer: Answer) -> Answer:
         if answer.status != 200:
             self._not_before = self._clock() + min(answer.retry_after_s or 0.0, LONGEST_ASKED_S)
-            raise Away(f"it answered {answer.status} ({': '.join(filter(None, answer.reason))})")
+            raise Away(f"it answered {answer.status} {': '.join(answer.refusal or ())}".rstrip())
         return answer
 
     def _later(self, kind: str, text: str) -> Done:
