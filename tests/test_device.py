@@ -328,7 +328,8 @@ def test_private_state_advances_once_a_round_whatever_is_cut_off(tmp_path, monke
     monkeypatch.setitem(LEARNERS, "counting", COUNTING)
     config = write_config(tmp_path, ALONE | {"phases": [{"algorithm": "counting", "rounds": 3, "local_steps": 2}]})
     script = "import sys; sys.path.insert(0, sys.argv.pop(1)); import processes; from edgemeta.cli import main\n"
-    script += "from edgemeta.meta.learners import LEARNERS; LEARNERS['counting'] = processes.COUNTING; main(sys.argv[1:])"
+    script += "from edgemeta.meta.learners import LEARNERS; LEARNERS['counting'] = processes.COUNTING\n"
+    script += "main(sys.argv[1:])"
     arguments = ["server", "--config", config, "--port", "0", "--state", tmp_path / "served"]
     command = [sys.executable, "-c", script, Path(__file__).parent, *arguments]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -194,6 +194,7 @@ class Device:
         if answer.status == 204:
             self._failures = 0
             self._personalise_newest()
+            self._tasks.release()
             pause = min(answer.retry_after_s or 1.0, LONGEST_ASKED_S) * self._rng.uniform(1, 1.25)
             self._not_before = self._clock() + pause
             return Done("idle", "nothing to do", pause)
