@@ -107,6 +107,20 @@ def prepare(
     return Prepared(resolved, model or network_of(resolved), participants, left_out)
 
 
+def prepare_gateway(config: RunConfig) -> tuple[RunConfig, Model]:
+    """Return the resolved configuration and the network of a run whose data stays on the devices.
+
+    The gateway's own data is opened (labels only) where the configuration does not give model.input_shape and the names
+    in model.classes. Raises ConfigError and DataError.
+    """
+    shape, classes = config.model.input_shape, config.model.classes
+    if shape is None or not isinstance(classes, tuple):
+        train = open_data(config.data.source, shape=shape, seed=config.seed).train
+        shape, classes = train.shape, train.classes
+    resolved = resolve(config, shape, classes)
+    return resolved, network_of(resolved)
+
+
 def initial(network: Model, seed: int, init: str | Path | None) -> Vector:
     """Return where a run starts: the parameters in a model file, or new ones; raises ConfigError on another layout."""
     if init is None:

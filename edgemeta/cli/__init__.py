@@ -12,10 +12,12 @@ import click
 
 from edgemeta import __version__
 from edgemeta.cli.bench import bench
+from edgemeta.cli.client import client
 from edgemeta.cli.compare import compare
 from edgemeta.cli.data import data
 from edgemeta.cli.demo import demo
 from edgemeta.cli.model import adapt, evaluate, predict
+from edgemeta.cli.server import server
 from edgemeta.cli.simulate import simulate
 from edgemeta.errors import EdgemetaError
 
@@ -31,7 +33,7 @@ def commands() -> None:
     """Federated meta-learning for devices that cannot carry PyTorch."""
 
 
-for command in (simulate, compare, evaluate, adapt, predict, bench, data, demo):
+for command in (simulate, compare, server, client, evaluate, adapt, predict, bench, data, demo):
     commands.add_command(command)
 
 

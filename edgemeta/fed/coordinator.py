@@ -9,7 +9,7 @@ only goes forward.
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,20 @@ class Progress:
 class Coordinator:
     """One run. Raises, from its methods, Refused for messages that do not count, and StorageError.
 
-    theta: where a new run starts. roster: the participants that have joined so far.
+    theta: where a new run starts. roster: the participants that have joined so far. name: what the log calls one.
     """
 
     def __init__(
-        self, plan: Plan, model: Model, theta: Vector, directory: RunDirectory, roster: Iterable[int], now: float
+        self,
+        plan: Plan,
+        model: Model,
+        theta: Vector,
+        directory: RunDirectory,
+        roster: Iterable[int],
+        now: float,
+        name: Callable[[int], str] = str,
     ) -> None:
-        self.plan, self.model, self.directory, self.roster = plan, model, directory, set(roster)
+        self.plan, self.model, self.directory, self.roster, self._name = plan, model, directory, set(roster), name
         self._began = self._opened = now
         self._updates: dict[int, Delivered] = {}
         self._scores: dict[int, dict[str, Any]] = {}
@@ -85,6 +92,16 @@ class Coordinator:
     def missing(self) -> list[int]:
         """Who has been asked in this stage and has not delivered yet."""
         return [k for k in self.progress.cohort if k not in self._delivered]
+
+    @property
+    def joined(self) -> list[int]:
+        """The training participants on the roster."""
+        return sorted(k for k in self.roster if k < self.plan.training_participants)
+
+    @property
+    def quorum(self) -> int:
+        """How many training participants must be on the roster before a stage opens."""
+        return max(self.plan.server.min_available_clients or 1, self._min_fit)
 
     def seconds_left(self, now: float) -> float:
         """Return the time until the open stage's deadline."""
@@ -142,7 +159,7 @@ class Coordinator:
                 len(self._updates),
                 len(self.progress.cohort),
                 self._min_fit,
-                ", ".join(map(str, self.missing)),
+                ", ".join(map(self._name, self.missing)),
             )
             self._commit(cohort=[], attempt=self.progress.attempt + 1)
         self._go_on(now)
@@ -203,8 +220,8 @@ class Coordinator:
     def _cohort(self) -> list[int]:
         """Return who takes part in the stage that opens; nobody, as long as too few are on the roster."""
         progress, server = self.progress, self.plan.server
-        train = sorted(k for k in self.roster if k < self.plan.training_participants)
-        if len(train) < max(server.min_available_clients or 1, self._min_fit):
+        train = self.joined
+        if len(train) < self.quorum:
             return []
         if progress.stage == "evaluate":
             # Held-out participants are no part of the quorum, so the first evaluation gives them time to come.

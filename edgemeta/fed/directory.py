@@ -5,6 +5,8 @@
     history.jsonl          one record a finished round
     model.safetensors      the latest global model
     summary.json           written last
+    roster.json            on a gateway: which device is which participant
+    incoming/              on a gateway: uploads until they are complete and accepted
     rounds/000012/         the model that round 12 led to, and the updates and scores that its next round collects
 
 A round's model is written first, then `progress.json` says that it counts, then the rest follows from that: whatever
@@ -101,10 +103,14 @@ class RunDirectory:
         for file in self.collected(round_number, "update").values():
             file.unlink()
 
-    def history(self) -> list[dict[str, Any]]:
-        """Return the records of the finished rounds."""
+    def history(self, after: int = 0) -> list[dict[str, Any]]:
+        """Return the records of the finished rounds, those that come after so many bytes of the file."""
         path = self.path / "history.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        if not path.exists():
+            return []
+        with open(path, "rb") as file:
+            file.seek(after)
+            return [json.loads(line) for line in file]
 
     def append_record(self, record: Mapping[str, Any], after: int) -> int:
         """Write a round's record `after` so many bytes of the history, and return how many there are then.
@@ -143,7 +149,10 @@ class RunDirectory:
     def _folder(self, round_number: int) -> Path:
         folder = self.path / "rounds" / f"{round_number:06d}"
         with storing(folder):
-            folder.mkdir(exist_ok=True)
+            if not folder.exists():
+                folder.mkdir(exist_ok=True)
+                if self.durable:
+                    sync_folder(folder.parent)  # or a power cut takes the folder with all that was accepted into it
         return folder
 
     def _publish(self, model: Path) -> None:

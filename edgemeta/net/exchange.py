@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from edgemeta.errors import EdgemetaError, StorageError
 from edgemeta.net.head import encode_head
@@ -55,10 +55,15 @@ class Response:
         return [self.body] if isinstance(self.body, bytes) else self.body
 
 
+def json_answer(status: int, value: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer of one JSON object."""
+    body = json.dumps(value).encode() + b"\n"
+    return Response(status, {"Content-Type": "application/json", **(headers or {})}, body)
+
+
 def refusal(status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """Return the answer that says why: JSON {"error": reason, "detail": detail}. reason: short stable string."""
-    body = json.dumps({"error": reason, "detail": detail}).encode() + b"\n"
-    return Response(status, {"Content-Type": "application/json", **(headers or {})}, body)
+    return json_answer(status, {"error": reason, "detail": detail}, headers)
 
 
 class Body:

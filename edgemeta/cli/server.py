@@ -1,0 +1,73 @@
+"""`edgemeta server`: the gateway."""
+
+import ipaddress
+import signal
+from pathlib import Path
+
+import click
+
+from edgemeta.cli.settings import settings_from
+
+
+@click.command()
+@click.option("--config", metavar="RUN.toml|PRESET", help="A configuration file, or the name of a built-in one.")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8742, show_default=True, metavar="P", help="0: any one.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    default="edgemeta-state",
+    show_default=True,
+    metavar="DIR",
+    help="The run directory; one that exists goes on.",
+)
+@click.option("--init", type=click.Path(path_type=Path), metavar="MODEL", help="Start from this model file.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as in phases.0.lr=0.05.")
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine without encryption or access control.")
+def server(
+    config: str | None,
+    host: str,
+    port: int,
+    state: Path,
+    init: Path | None,
+    assignments: tuple[str, ...],
+    insecure: bool,
+) -> None:
+    """Run the gateway: devices join it, get work from it and send their updates to it, until it is stopped."""
+    if not insecure and not _is_loopback(host):
+        raise click.UsageError(
+            f"--host {host} is open to other machines, without encryption or access control: "
+            "use 127.0.0.1, or add --insecure where every machine of the network may take part"
+        )
+    settings = settings_from(config, {}, assignments)
+
+    import asyncio
+    import logging
+
+    from edgemeta import api
+    from edgemeta.cli.report import round_line
+    from edgemeta.fed import Plan
+    from edgemeta.net.server import run_gateway
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s", force=True)
+    log = logging.getLogger("edgemeta")
+    log.setLevel(logging.INFO)
+    resolved, network = api.prepare_gateway(settings)
+    last_round = Plan(resolved).last_round
+    number = asyncio.run(
+        run_gateway(
+            *(resolved, network, api.initial(network, resolved.seed, init), state, host, port),
+            on_listening=lambda got: click.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{got}"),
+            on_round=lambda record: log.info("%s", round_line(record, last_round)),
+        )
+    )
+    log.info("stopped: what was accepted is kept; run the same command to go on")
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

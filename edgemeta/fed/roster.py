@@ -1,0 +1,107 @@
+"""Who has joined a run: a name, the secret that proves it, and the participant number that it keeps for good.
+
+A device makes its key and stores it before it first joins, so an answer that is lost costs nothing: the same name with
+the same key joins again and gets the same number and the same session. On disk are hashes of keys and sessions only.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgemeta.errors import ConfigError
+from edgemeta.fed.messages import Refused
+from edgemeta.storage import write_atomic
+
+
+@dataclass(frozen=True)
+class Member:
+    """A device that has joined. key, session: sha256 of the secrets, in hexadecimal digits."""
+
+    participant: int
+    key: str
+    session: str
+
+
+class Roster:
+    """The devices of a run of so many participants, kept in a file; raises StorageError when it cannot be written.
+
+    salt: random text, drawn by the caller, that makes the sessions of a new roster its own.
+    """
+
+    def __init__(self, path: Path, participants: int, salt: str) -> None:
+        self._path, self._count, self._salt = path, participants, salt
+        self._members: dict[str, Member] = {}
+        if path.exists():
+            try:
+                kept = json.loads(path.read_bytes())
+                self._salt = str(kept["salt"])
+                self._members = {name: Member(**entry) for name, entry in kept["devices"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ConfigError(
+                    f"{path} is damaged ({error!r}): restore it, or remove it and every device joins anew"
+                ) from None
+        self._index()
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Participant number -> name, of those who have joined."""
+        return self._names
+
+    def name(self, participant: int) -> str:
+        """Return what people call a participant, whether it has joined or not."""
+        return self._names.get(participant, f"participant {participant}")
+
+    def join(self, name: str, key: str, wanted: int | None = None) -> tuple[int, str]:
+        """Return the participant number of a device and its session, new or the same as before.
+
+        wanted: the number that it asks for; without one the lowest free one. Raises Refused.
+        """
+        member = self._members.get(name)
+        if member is None:
+            member = Member(self._free(wanted), _hash(key), _hash(self._session(name, key)))
+            self._keep({**self._members, name: member})
+        elif not hmac.compare_digest(member.key, _hash(key)):
+            raise Refused("name-in-use", f"another device is '{name}' (it has another key): choose another name")
+        elif wanted not in (None, member.participant):
+            raise Refused(
+                "other-partition",
+                f"'{name}' is participant {member.participant} of this run, and cannot become {wanted}",
+            )
+        return member.participant, self._session(name, key)
+
+    def find(self, session: str) -> int | None:
+        """Return whose session it is; looked up by its hash, so how long that takes says nothing about sessions."""
+        return self._sessions.get(_hash(session))
+
+    def _free(self, wanted: int | None) -> int:
+        if wanted is None:
+            number = next((k for k in range(self._count) if k not in self._names), None)
+            if number is None:
+                raise Refused("run-full", f"all {self._count} participants of this run have joined")
+            return number
+        if not 0 <= wanted < self._count:
+            raise Refused("bad-partition-id", f"partition_id is {wanted}: expected 0 to {self._count - 1}")
+        if wanted in self._names:
+            raise Refused("partition-taken", f"participant {wanted} is '{self._names[wanted]}': ask for another one")
+        return wanted
+
+    def _session(self, name: str, key: str) -> str:
+        return hmac.digest(key.encode(), f"{self._salt} {name}".encode(), "sha256").hex()
+
+    def _keep(self, members: dict[str, Member]) -> None:
+        """Make `members` the roster, on disk first and then here."""
+        kept = {"salt": self._salt, "devices": {name: asdict(member) for name, member in members.items()}}
+        write_atomic(self._path, [json.dumps(kept, indent=1).encode()])
+        self._members = members
+        self._index()
+
+    def _index(self) -> None:
+        self._names = {member.participant: name for name, member in self._members.items()}
+        self._sessions = {member.session: member.participant for member in self._members.values()}
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
