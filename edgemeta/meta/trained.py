@@ -79,7 +79,11 @@ class TrainedModel:
         return np.array(given if by_index else [self.classes.index(label) for label in given], np.int64)
 
 
-def load_model(path: str | Path) -> TrainedModel:
-    """Return the model in a file; raises ModelFileError that says what is wrong with it."""
+def load_model(path: str | Path, threads: int = 1) -> TrainedModel:
+    """Return the model in a file; raises ModelFileError that says what is wrong with it.
+
+    threads: how many share the model's work; any number gives the same bits.
+    """
     network, theta, classes, round_number = load_parameters(Path(path))
+    network.threads = threads
     return TrainedModel(network, theta, classes, round_number)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import InputError
+from edgemeta.nn.blas import note_threads
 from edgemeta.nn.layers import LAYERS, Backward, Bias, Conv2d, Layer, MaxPool2d, ReLU, Tensors
 from edgemeta.nn.layout import Layout, Shape, Vector
 from edgemeta.nn.losses import LOSSES
@@ -63,8 +64,6 @@ class Model:
     ) -> None:
         if loss not in LOSSES:
             raise InputError(f"unknown loss '{loss}': expected one of {', '.join(LOSSES)}")
-        if not 1 <= threads <= MAX_THREADS:
-            raise InputError(f"{threads} threads: expected 1 to {MAX_THREADS}")
         self.layers, self.input_shape, self.name = tuple(layers), tuple(map(int, input_shape)), name
         if not self.input_shape or min(self.input_shape) < 1:
             raise InputError(f"an input shape of {self.input_shape}: expected one or more sizes, each 1 or more")
@@ -88,6 +87,19 @@ class Model:
         self.outputs, self.layout = shape[0], Layout(tuple(entries))
         self._head, self._tail = _pool_first(steps[:pictures]), steps[pictures:]
         self._head_layout = Layout(tuple(entries[:entries_of_head]))
+
+        note_threads()
+
+    @property
+    def threads(self) -> int:
+        """How many threads share the work; it may be changed between calls."""
+        return self._threads
+
+    @threads.setter
+    def threads(self, threads: int) -> None:
+        if not 1 <= threads <= MAX_THREADS:
+            raise InputError(f"{threads} threads: expected 1 to {MAX_THREADS}")
+        self._threads = threads
 
     def init(self, seed: int | np.random.Generator = 0) -> Vector:
         """Return new float32 parameters: He initialisation (He et al., 2015), biases zero."""
