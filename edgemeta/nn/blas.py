@@ -38,9 +38,9 @@ def _note_threads() -> None:
     count = threads()
     if count and count > 1:
         log.info(
-            "NumPy's BLAS uses %d threads: for matrices as small as these they take more time than they save (on a busy "
-            "machine of two cores, a step of cnn took four times as long), and the last bits of results depend on their "
-            "number. Set OPENBLAS_NUM_THREADS=1 before NumPy is imported, and give the model threads=N instead",
+            "NumPy's BLAS uses %d threads: for matrices as small as these they take more time than they save (on a "
+            "busy machine of two cores, a step of cnn took four times as long), and the last bits of results depend on "
+            "their number. Set OPENBLAS_NUM_THREADS=1 before NumPy is imported, and give the model threads=N instead",
             count,
         )
 
