@@ -29,6 +29,7 @@ Tensors = Mapping[str, Array]
 Backward = Callable[[Array, Tensors, bool], Array | None]
 ROWWISE_BELOW = 32  # length of the products along kernel rows and channels, under which tiles of 4x4 do not pay
 SMALL = 10**6  # multiplications that OpenBLAS does without packing the operands first, which takes half as long
+PIECE = 1024  # rows of a dense layer's weights that a thread takes at once
 
 
 @dataclass(frozen=True)
@@ -195,19 +196,24 @@ class Dense:
     def forward(self, params: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
         """Map x: (B, D) to (B, units).
 
-        Large weights are worked through in blocks of rows, the same ones for any number of threads.
+        Large weights are worked through in pieces of their rows, the same ones for any number of threads.
         """
         weight, batch = params["weight"], len(x)
         kept = scratch.array("x", x.shape, x.dtype)
         kept[...] = x
-        rows = 512 if batch * 512 * self.units <= SMALL else 128
-        blocks = [slice(start, start + rows) for start in range(0, len(weight), rows)]
-        parts = scratch.passing.array("parts", (len(blocks), batch, self.units), x.dtype)
+        pieces = [slice(start, start + PIECE) for start in range(0, len(weight), PIECE)]
+        # The most rows that OpenBLAS multiplies without packing them first: a power of two, so that they divide a piece.
+        few = 1 << max(SMALL // (batch * self.units), 1).bit_length() - 1
+        rows = few if 64 <= few <= PIECE else PIECE  # below 64, summing the products takes longer than they save
+        count = (len(pieces) - 1) * (PIECE // rows) + len(_split(weight[pieces[-1]], rows))
+        parts = scratch.passing.array("parts", (count, batch, self.units), x.dtype)
 
         def multiply(i: int) -> None:
-            np.matmul(kept[:, blocks[i]], weight[blocks[i]], out=parts[i])
+            blocks, first = _split(weight[pieces[i]], rows), i * (PIECE // rows)
+            columns = _split(kept[:, pieces[i]].T, rows).swapaxes(1, 2)
+            np.matmul(columns, blocks, out=parts[first : first + len(blocks)])
 
-        scratch.each(multiply, len(blocks))
+        scratch.each(multiply, len(pieces))
         y = np.add.reduce(parts, axis=0, out=scratch.result(parts.shape[1:], x.dtype))
         y += params["bias"]
 
@@ -217,12 +223,12 @@ class Dense:
             across[...] = dy.T  # W dy^T takes two thirds of the time of dy W^T
 
             def differentiate(i: int) -> None:
-                rows = blocks[i]
-                np.matmul(kept[:, rows].T, dy, out=grads["weight"][rows])
+                piece = pieces[i]
+                np.matmul(_split(kept[:, piece].T, few), dy, out=_split(grads["weight"][piece], few))
                 if dxt is not None:
-                    np.matmul(weight[rows], across, out=dxt[rows])
+                    np.matmul(_split(weight[piece], few), across, out=_split(dxt[piece], few))
 
-            scratch.each(differentiate, len(blocks))
+            scratch.each(differentiate, len(pieces))
             np.sum(dy, axis=0, out=grads["bias"])
             return None if dxt is None else dxt.T
 
@@ -237,6 +243,11 @@ def _picture(layer: Layer, shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise InputError(f"{layer} on an input of shape {shape}: expected a picture (height, width, channels)")
     return shape[0], shape[1], shape[2]
+
+
+def _split(x: Array, rows: int) -> Array:
+    """Return x (D, n) as (D / rows, rows, n), a view; in one block where rows do not divide D."""
+    return x.reshape(-1, rows if len(x) % rows == 0 else len(x), x.shape[1])
 
 
 def _sums(dy: Array) -> Array:

@@ -121,6 +121,8 @@ class Model:
             return _forward(self._head, params, samples, space.passing.part("head"))[0]
 
         h = self._head_outputs(head, x, theta.dtype, space)
+        if not len(x):
+            return np.empty((0, self.outputs), theta.dtype)
         return _forward(self._tail, params, h, space.part("tail"))[0].copy()
 
     def loss_and_grad(
@@ -233,7 +235,7 @@ def _pool_first(steps: Sequence[Step]) -> list[Step]:
 
 def _chunks(batch: int) -> list[slice]:
     """Return slices of at most CHUNK samples, as equal as can be."""
-    count = max(1, -(-batch // CHUNK))
+    count = -(-batch // CHUNK)
     return [slice(batch * i // count, batch * (i + 1) // count) for i in range(count)]
 
 
