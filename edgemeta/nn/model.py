@@ -118,12 +118,12 @@ class Model:
 
         def head(samples: Array, _: int) -> Array:
             # No backward pass will come, so every chunk may overwrite what the one before left.
-            return _forward(self._head, params, samples, space.passing.part("head"))[0]
+            return _forward(self._head, params, samples, space.passing.part("head"), keep=False)[0]
 
         h = self._head_outputs(head, x, theta.dtype, space)
         if not len(x):
             return np.empty((0, self.outputs), theta.dtype)
-        return _forward(self._tail, params, h, space.part("tail"))[0].copy()
+        return _forward(self._tail, params, h, space.part("tail"), keep=False)[0].copy()
 
     def loss_and_grad(
         self, theta: Vector, x: Array, y: Array, workspace: Workspace | None = None, out: Vector | None = None
@@ -199,11 +199,13 @@ class Model:
         return h
 
 
-def _forward(steps: Sequence[Step], params: Tensors, h: Array, space: Workspace) -> tuple[Array, list[Backward]]:
+def _forward(
+    steps: Sequence[Step], params: Tensors, h: Array, space: Workspace, keep: bool = True
+) -> tuple[Array, list[Backward]]:
     backwards = []
     for i, (layer, keys) in enumerate(steps):
         mine = {tensor: params[key] for tensor, key in keys.items()}
-        h, backward = layer.forward(mine, h, space.part(i))
+        h, backward = layer.forward(mine, h, space.part(i), keep)
         backwards.append(backward)
     return h, backwards
 

@@ -16,10 +16,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from edgemeta.nn import conv
 from edgemeta.nn.cooktoom import TILE, Array, transforms
-from edgemeta.nn.tiled import whole_tiles
+from edgemeta.nn.tiled import BAND, whole_tiles
 from edgemeta.nn.workspace import Workspace
-
-BAND = 4  # rows of outputs worked through at once: few enough for their products to stay in the cache
 
 
 def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, conv.ConvBackward]:
@@ -36,7 +34,8 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, conv.C
     u = np.matmul(g, weight.swapaxes(0, 1).reshape(kernel, -1)).reshape(size, 1, kernel * channels, filters)
     y = scratch.result((batch, height, right * TILE, filters), x.dtype)
     tiled = y.transpose(1, 2, 0, 3).reshape(height, right, TILE, n)
-    bands = [slice(top, min(top + BAND, height)) for top in range(0, height, BAND)]
+    high = max(1, BAND // (size * right * n))  # rows whose products stay in the cache
+    bands = [slice(top, min(top + high, height)) for top in range(0, height, high)]
 
     def products(band: slice) -> tuple[Array, Array]:
         """Return memory for one band's M, or Q, and its view by place: (rows, right, a, N)."""

@@ -40,7 +40,7 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, ConvBa
     kernel, filters = weight.shape[0], weight.shape[3]
     b, g, a, overlap = transforms(kernel)
     size, down, right = len(b), -(-height // TILE), -(-width // TILE)
-    tiles, passing = right * down * batch, scratch.passing
+    tiles = right * down * batch
     v = scratch.array("V", (size, size, tiles, channels), x.dtype)
     u = scratch.array("U", (size, size, channels, filters), x.dtype)
     _along_both(g, weight.reshape(kernel, kernel, -1), u.reshape(size, size, -1), scratch)
@@ -49,11 +49,11 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, ConvBa
 
     def band_of_products(band: slice) -> tuple[Array, Array]:
         """Return memory for M, or Q, of a band, and its view by tile: (band, down, right, a, N)."""
-        m = passing.array("M", (band.stop - band.start, size, tiles, filters), x.dtype)
+        m = scratch.passing.array("M", (band.stop - band.start, size, tiles, filters), x.dtype)
         return m, _by_tile(m, right, down)
 
     rows = _transform_rows(x, b, kernel, scratch)
-    lines = passing.array("lines", (size, down, right, TILE, batch * filters), x.dtype)
+    lines = scratch.passing.array("lines", (size, down, right, TILE, batch * filters), x.dtype)
     for band in bands:
         np.matmul(b, _windows(rows[band], right, size), out=_by_tile(v[band], right, down))
         m, places = band_of_products(band)
@@ -63,15 +63,15 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, ConvBa
     np.matmul(a.T, lines.reshape(size, down, right, -1).transpose(1, 2, 0, 3), out=_by_row(y, down, right))
 
     def backward(dy: Array, need_dx: bool) -> tuple[Array, Array | None]:
-        lines = passing.array("lines", (size, down, right, TILE, batch * filters), dy.dtype)
+        lines = scratch.passing.array("lines", (size, down, right, TILE, batch * filters), dy.dtype)
         whole = _by_row(whole_tiles(dy, scratch), down, right)
         np.matmul(a, whole, out=lines.reshape(size, down, right, -1).transpose(1, 2, 0, 3))
-        du = passing.array("dU", u.shape, u.dtype)
+        du = scratch.passing.array("dU", u.shape, u.dtype)
         if need_dx:
-            across = passing.array("across", (size, size, 1, filters, channels), u.dtype)
+            across = scratch.passing.array("across", (size, size, 1, filters, channels), u.dtype)
             across[:, :, 0] = u.swapaxes(2, 3)  # OpenBLAS's small product is half as fast again on a transposed operand
             # A row of zeros before the first and after the last stands for the neighbours that they do not have.
-            rows = passing.array("rows", (down + 2, size, right, TILE, batch * channels), dy.dtype)
+            rows = scratch.passing.array("rows", (down + 2, size, right, TILE, batch * channels), dy.dtype)
             rows[0] = 0
             rows[-1] = 0
         for band in bands:
@@ -81,7 +81,7 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, ConvBa
             if need_dx:
                 _adjoint_columns(q, across[band], overlap, rows[1:-1, band], scratch)
         dx = _adjoint_rows(rows, overlap, x.shape, scratch) if need_dx else None
-        dweight = passing.array("dweight", weight.shape, weight.dtype)
+        dweight = scratch.passing.array("dweight", weight.shape, weight.dtype)
         _along_both(g.T, du.reshape(size, size, -1), dweight.reshape(kernel, kernel, -1), scratch)
         return dweight, dx
 
