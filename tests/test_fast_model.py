@@ -164,7 +164,7 @@ def test_threads_after_a_fork() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-@pytest.mark.parametrize("size", [1, 7, (1 << 15) + 5, 3 << 15])
+@pytest.mark.parametrize("size", [1, 7, (1 << 16) + 5, 3 << 16])
 def test_the_update_is_the_plain_one(size: int) -> None:
     rng = np.random.default_rng(7)
     vector, direction = rng.standard_normal(size, np.float32), rng.standard_normal(size, np.float32)

@@ -158,7 +158,7 @@ def test_descend_by_hand_and_in_other_memory() -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_steps_after_the_first_make_no_vector_of_the_models_size(name: str) -> None:
     """Not the gradient, nor the adapted parameters, nor what momentum and decay add: the workspace has them."""
-    model = Model([Dense(100), Dense(2)], (1000,))
+    model = Model([Dense(400), Dense(2)], (1000,))  # 1.6 MB, where an update works through 0.26 MB at once
     recipe = PhaseConfig(algorithm=name, batch_size=2, inner_steps=2, momentum=0.5, weight_decay=0.1)
     state, workspace = begin(model, recipe, {"theta": model.init(0)}, {}), Workspace()
     data = Samples(np.zeros((8, 1000), np.float32), np.zeros(8, np.int64))
