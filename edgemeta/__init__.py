@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from edgemeta.fed.simulation import RunResult as RunResult
     from edgemeta.meta.trained import TrainedModel as TrainedModel
     from edgemeta.meta.trained import load_model as load_model
+    from edgemeta.net.device import Device as Device
 
 _HOMES = {
+    "Device": "edgemeta.net.device",
     "RunConfig": "edgemeta.config",
     "RunResult": "edgemeta.fed.simulation",
     "TrainedModel": "edgemeta.meta.trained",
     "load_model": "edgemeta.meta.trained",
     "simulate": "edgemeta.api",
 }
-__all__ = ["RunConfig", "RunResult", "TrainedModel", "load_model", "nn", "simulate"]
+__all__ = ["Device", "RunConfig", "RunResult", "TrainedModel", "load_model", "nn", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -49,9 +49,9 @@ def test_else_a_step_takes_a_batch_without_repetition() -> None:
     seen: list[list[int]] = []
 
     class Recording(Model):
-        def loss_and_grad(self, theta: Vector, x: Any, *rest: Any) -> tuple[float, Vector]:
+        def loss_and_grad(self, theta: Vector, x: Any, *rest: Any, **named: Any) -> tuple[float, Vector]:
             seen.append(x[:, 0].tolist())
-            return super().loss_and_grad(theta, x, *rest)
+            return super().loss_and_grad(theta, x, *rest, **named)
 
     model = Recording([Dense(1)], (1,), "mse")
     support = Samples(np.arange(10, dtype=np.float32)[:, np.newaxis], np.zeros(10, np.float32))
@@ -116,9 +116,9 @@ class Traced(Model):
         self.trained_on: list[Array] = []
         self.scored: list[tuple[bytes, Array]] = []
 
-    def loss_and_grad(self, theta: Vector, x: Any, y: Any, *rest: Any) -> tuple[float, Vector]:
+    def loss_and_grad(self, theta: Vector, x: Any, y: Any, *rest: Any, **named: Any) -> tuple[float, Vector]:
         self.trained_on.append(x)
-        return super().loss_and_grad(theta, x, y, *rest)
+        return super().loss_and_grad(theta, x, y, *rest, **named)
 
     def forward(self, theta: Vector, x: Any, *rest: Any) -> Array:
         self.scored.append((theta.tobytes(), x))
@@ -126,7 +126,7 @@ class Traced(Model):
 
 
 def test_no_leak_test_data_decide_nothing_about_the_adapted_parameters() -> None:
-    theta, train, test = NET.init(0), draw(60, 1), draw(40, 2)
+    theta, train, test = NET.init(0), draw(60, 1), draw(30, 2)  # scored in one go
     poisoned = Samples(255 - test.x, (test.y + 1) % 3)
     runs = []
     for scored in (test, poisoned):

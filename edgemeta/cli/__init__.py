@@ -12,6 +12,7 @@ import click
 
 from edgemeta import __version__
 from edgemeta.cli.bench import bench
+from edgemeta.cli.client import client
 from edgemeta.cli.compare import compare
 from edgemeta.cli.data import data
 from edgemeta.cli.demo import demo
@@ -32,7 +33,7 @@ def commands() -> None:
     """Federated meta-learning for devices that cannot carry PyTorch."""
 
 
-for command in (simulate, server, compare, evaluate, adapt, predict, bench, data, demo):
+for command in (simulate, server, client, compare, evaluate, adapt, predict, bench, data, demo):
     commands.add_command(command)
 
 

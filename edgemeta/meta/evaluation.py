@@ -10,11 +10,12 @@ import numpy as np
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import DataError
 from edgemeta.meta.samples import Samples
+from edgemeta.meta.vectors import subtract
 from edgemeta.nn import Model, Vector, Workspace
 from edgemeta.nn.losses import LOSSES
 
 LOSS_CEILING = 1e6  # the score of a loss that is larger or not finite, so that records stay numbers and means mean
-SCORE_BATCH = 128  # samples scored at once; bounds memory, and is fixed so that the result does not depend on it
+SCORE_BATCH = 32  # samples scored at once: no more memory than training; fixed, as the last bits depend on it
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows shows in the scores
@@ -33,13 +34,13 @@ def adapt(
 
     A step uses the whole support set when it fits `batch_size`, else a batch drawn from it.
     """
-    workspace, theta = workspace or Workspace(), theta.copy()
+    workspace, theta, gradient = workspace or Workspace(), theta.copy(), np.empty_like(theta)
     for _ in range(steps):
         batch = support
         if support.size > batch_size:
             batch = support.take(rng.choice(support.size, batch_size, replace=False))
-        _, gradient = model.loss_and_grad(theta, batch.x, batch.y, workspace)
-        theta -= lr * gradient
+        model.loss_and_grad(theta, batch.x, batch.y, workspace, out=gradient)
+        subtract(theta, lr, gradient)
     return theta
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from edgemeta.config import PhaseConfig, nearest
 from edgemeta.errors import ConfigError
 from edgemeta.meta.samples import Samples
+from edgemeta.meta.vectors import subtract
 from edgemeta.nn import Model, Vector
 
 Vectors = Mapping[str, Vector]
@@ -64,7 +65,7 @@ def descend(grad: Grad, theta: Vector, batches: Sequence[Samples], lr: float) ->
     theta, losses = theta.copy(), []
     for batch in batches:
         loss, gradient = grad(theta, batch)
-        theta -= lr * gradient
+        subtract(theta, lr, gradient)
         losses.append(loss)
     return theta, losses
 

@@ -11,6 +11,7 @@ from edgemeta.config import PhaseConfig
 from edgemeta.errors import DataError
 from edgemeta.meta.learners import Vectors, learner
 from edgemeta.meta.samples import Samples
+from edgemeta.meta.vectors import subtract
 from edgemeta.nn import Model, Vector, Workspace
 
 
@@ -99,10 +100,11 @@ def _descend(state: LocalState, name: str, direction: Vector, recipe: PhaseConfi
     if recipe.weight_decay:
         direction = direction + recipe.weight_decay * vector
     if recipe.momentum:
-        previous = state.velocity.get(name)
-        direction = direction if previous is None else recipe.momentum * previous + direction
-        state.velocity[name] = direction
-    vector -= recipe.lr * direction
+        velocity = state.velocity.setdefault(name, np.zeros_like(vector))
+        velocity *= recipe.momentum
+        velocity += direction
+        direction = velocity
+    subtract(vector, recipe.lr, direction)
 
 
 def _draw(

@@ -1,0 +1,50 @@
+"""`edgemeta client`: a device."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+BUDGET_S = 10.0  # of local steps between two looks at what to say
+WAIT_S = 30.0  # for which the gateway may hold back its answer when there is no work
+QUIET = ("waiting", "task")
+ALWAYS = ("joined", "delivered", "discarded", "over")
+
+
+@click.command()
+@click.option("--server", required=True, metavar="URL", help="The gateway, as in http://gateway.local:8742")
+@click.option("--data", default="synthetic", show_default=True, metavar="SPEC", help="This device's data.")
+@click.option(
+    "--partition-id", type=click.IntRange(0), metavar="K", help="Take the K-th part of the data, as the run cuts it."
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    default="edgemeta-state",
+    show_default=True,
+    metavar="DIR",
+    help="Where the device keeps what it needs to go on after a power cut.",
+)
+@click.option("--name", metavar="NAME", help="What the gateway calls this device. [default: the host's name]")
+@click.option("--once", is_flag=True, help="Do what one round asks for, and exit.")
+def client(server: str, data: str, partition_id: int | None, state: Path, name: str | None, once: bool) -> None:
+    """Take part in a gateway's run as a device, until the run is over; a gateway that is away is waited for."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a clean stop: what was done is kept on the way out
+
+    from edgemeta.net.device import Device
+    from edgemeta.net.seldom import Seldom
+
+    said, last = Seldom(), ""
+    with Device(server, data, state, name, partition_id) as device:
+        while True:
+            done = device.step(BUDGET_S, wait_s=WAIT_S)
+            if done.kind not in QUIET:
+                said = said if done.kind == last else Seldom()
+                if done.kind in ALWAYS or said.due(done.kind, time.monotonic()):
+                    click.echo(str(done), err=True)
+                last = done.kind
+            if done.kind == "over" or (once and done.kind == "delivered"):
+                return
+            time.sleep(done.wait_s)

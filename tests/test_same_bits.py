@@ -1,0 +1,59 @@
+"""One gateway and its devices, in processes of their own, end with the bits of the run in one process."""
+
+import random
+
+import pytest
+from devices import SPEC, assert_same_run, end, gateway, start, write_config
+from runs import TINY
+
+import edgemeta
+from edgemeta.api import config_of
+from edgemeta.data import open_data
+from edgemeta.fed import divide
+
+NOISY = TINY | {
+    "data": TINY["data"] | {"validation": 0.2, "label_noise": 0.2, "pixel_noise": 0.1, "noisy_participants": 0.5},
+    "server": {"fraction_fit": 0.7, "min_available_clients": 3},
+}
+
+
+@pytest.mark.parametrize("settings", [TINY, NOISY], ids=["plain", "noise-and-a-fraction"])
+def test_the_same_bits_as_a_simulation(tmp_path, settings):
+    config = write_config(tmp_path, settings)
+    edgemeta.simulate(config, out=tmp_path / "simulated")
+    order = list(range(4))
+    random.Random(1).shuffle(order)  # a participant's number is what it asked for, not when it came
+    with gateway(config, tmp_path / "served") as url:
+        devices = [
+            start(
+                *("client", "--server", url, "--data", SPEC, "--partition-id", k),
+                *("--state", tmp_path / f"device{k}", "--name", f"board-{k}"),
+                log=tmp_path / "log",
+            )
+            for k in order
+        ]
+        try:
+            assert [device.wait(timeout=30) for device in devices] == [0, 0, 0, 0], (tmp_path / "log").read_text()
+        finally:
+            end(*devices)
+        assert_same_run(tmp_path / "served", tmp_path / "simulated")
+    for k in range(4):
+        own = edgemeta.load_model(tmp_path / f"device{k}" / "personal.safetensors")
+        assert own.round == 4
+
+
+def test_the_personalised_model_is_the_one_that_was_scored_after_adaptation(tmp_path):
+    """With one participant, the spread of the history is that participant's score."""
+    one = {"source": SPEC, "participants": 1, "partition": "iid"}
+    config = write_config(tmp_path, TINY | {"data": one})
+    with gateway(config, tmp_path / "served") as url:
+        device = start(*("client", "--server", url, "--data", SPEC, "--state", tmp_path / "d", "--partition-id", 0))
+        assert device.wait(timeout=30) == 0
+        end(device)
+
+    settings = config_of(config)
+    participant = divide(open_data(SPEC, seed=3), settings.data, 3)[0][0]
+    own = edgemeta.load_model(tmp_path / "d" / "personal.safetensors")
+    right = own.predict(participant.test.x).argmax(axis=1) == participant.test.y
+    history = edgemeta.simulate(config).history
+    assert right.mean() == history[-1]["evaluation"]["after"]["accuracy"]["mean"]
