@@ -59,7 +59,7 @@ class Device:
             return status
         length = struct.unpack("<Q", data[:8])[0]
         self.task = json.loads(data[8 : 8 + length])["__metadata__"]
-        self.theta = list(struct.unpack(f"<{SIZE}f", data[8 + length :]))
+        self.theta = np.frombuffer(data, "<f4", offset=8 + length).tolist()
         return self.task["kind"], int(self.task["round"])
 
     def update(self, value: float = 1.0, round_number: int = 1, **changes: Any) -> tuple[int, Any]:
@@ -157,6 +157,7 @@ class Gateway:
         """Return devices that have joined and are past the evaluation of the start."""
         devices = [self.device(f"cam-{k}") for k in range(count)]
         for device in devices:
+            assert device.work(wait=5) == ("evaluate", 0)
             assert device.scores() == (200, {"accepted": True})
         return devices
 

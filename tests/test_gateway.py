@@ -53,7 +53,7 @@ def test_a_whole_run(run):
     gateway = run()
     first, second = gateway.device("first"), gateway.device("second")
     assert (first.participant, second.participant) == (0, 1)
-    assert first.work() == ("evaluate", 0)
+    assert first.work(wait=5) == ("evaluate", 0)
     assert first.task["layout"] == NETWORK.layout.fingerprint
     assert first.theta == [0.0] * SIZE
     assert first.scores() == second.scores() == ACCEPTED
@@ -280,6 +280,20 @@ def test_sent_twice_counts_once_and_sent_late_is_told_the_round(run):
     assert not incoming(gateway)
 
 
+def test_an_update_that_would_be_refused_need_not_be_sent(run):
+    gateway = run()
+    device, _ = gateway.devices()
+    head = f"HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {device.session}\r\nContent-Length: 90\r\n"
+    for number, expected in ((1, b"HTTP/1.1 100 Continue"), (2, b"HTTP/1.1 409 Conflict")):
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as peer:
+            peer.sendall(f"POST /v1/rounds/{number}/update {head}Expect: 100-continue\r\n\r\n".encode())
+            assert peer.recv(21) == expected
+    assert device.update() == ACCEPTED
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as peer:
+        peer.sendall(f"POST /v1/rounds/1/update {head}Expect: 100-continue\r\n\r\n".encode())
+        assert peer.recv(15) == b"HTTP/1.1 200 OK"  # it is there already
+
+
 def test_a_device_that_joins_late_is_not_asked_before_the_next_stage(run):
     gateway = run(participants=3, min_available_clients=2)
     first, second = gateway.device("first"), gateway.device("second")
@@ -298,6 +312,7 @@ def test_a_device_that_joins_late_is_not_asked_before_the_next_stage(run):
 def test_scores_that_are_none_are_refused(run, body):
     gateway = run()
     device, _ = gateway.device("first"), gateway.device("second")
+    assert device.work(wait=5) == ("evaluate", 0)
     status, _, answer = device.call("POST", "/v1/rounds/0/evaluation", body)
     assert refused((status, answer)) == (422, "bad-evaluation")
     assert device.call("POST", "/v1/rounds/0/evaluation", bytes(70_000))[0] == 413
@@ -307,9 +322,7 @@ def test_scores_that_are_none_are_refused(run, body):
 
 def test_waiting_for_work_ends_at_once_when_there_is_some(run):
     gateway = run()
-    waiting, last = gateway.device("waiting"), gateway.device("last")
-    for device in (waiting, last):
-        assert device.scores() == ACCEPTED
+    waiting, last = gateway.devices()
     assert waiting.update() == ACCEPTED
     found = []
     poll = threading.Thread(target=lambda: found.append((waiting.work(wait=30), time.monotonic())))
@@ -348,8 +361,9 @@ def test_waiting_in_vain_ends_when_it_was_said_to(run):
 
 def test_too_few_at_the_deadline_open_the_round_again_and_the_log_names_who_was_missing(run, caplog):
     gateway = run(round_deadline_s=0.7)
-    gateway.device("kitchen-cam"), gateway.device("yard-cam")
-    for device in (kitchen := gateway.device("kitchen-cam"), yard := gateway.device("yard-cam")):
+    kitchen, yard = gateway.device("kitchen-cam"), gateway.device("yard-cam")
+    for device in (kitchen, yard):
+        assert device.work(wait=5) == ("evaluate", 0)
         assert device.scores() == ACCEPTED
     assert kitchen.update(2.0) == ACCEPTED
     wait_for(lambda: "opened again (missing: yard-cam)" in caplog.text)
@@ -361,14 +375,17 @@ def test_too_few_at_the_deadline_open_the_round_again_and_the_log_names_who_was_
 
 
 def test_a_held_out_device_that_is_away_is_waited_for_until_the_deadline_and_named(run):
-    gateway = run(participants=2, held_out=1, round_deadline_s=0.7, min_fit_clients=1)
+    gateway = run(participants=2, held_out=1, round_deadline_s=0.4, min_fit_clients=1)
     device = gateway.device("cam")
+    opened = time.monotonic()
+    assert device.work(wait=5) == ("evaluate", 0)
     assert device.scores() == ACCEPTED
     status = device.status()
     assert status["missing"] == ["participant 1"]
     assert status["waiting_for"].startswith("round 0, evaluation: 1 of 2 devices, ")
     assert status["waiting_for"].endswith(" s left, missing: participant 1")
     assert device.work(wait=5) == ("train", 1)
+    assert 0.3 <= time.monotonic() - opened < 0.8  # at the deadline, not at some later second
     assert gateway.records[0]["evaluation_missing"] == [1]
 
 
@@ -376,11 +393,11 @@ def test_the_status_counts(run):
     gateway = run(participants=3)
     device = gateway.device("cam")
     status = device.status()
-    assert status["waiting_for"] == "round 0, evaluation: 1 of 3 devices have joined"
+    assert status["waiting_for"] == "round 0, evaluation: 1 of 3 training devices have joined"
     assert (status["joined"], status["participants"], status["cohort"], status["seconds_left"]) == (1, 3, [], None)
     for name in ("b", "c"):
         gateway.device(name)
-    assert device.work() == ("evaluate", 0)
+    assert device.work(wait=5) == ("evaluate", 0)
     device.scores(), device.scores(9)
     status = device.status()
     assert (status["protocol"], status["round"], status["last_round"], status["stage"]) == (1, 0, 1, "evaluate")
@@ -577,8 +594,11 @@ def test_a_disk_that_refuses_the_commit_is_tried_again_without_any_device(run, m
     assert device.update(2.0) == ACCEPTED
     fsync = os.fsync
 
+    tries = []
+
     def full_at_the_model(descriptor):
         if "model" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            tries.append(descriptor)
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
@@ -587,6 +607,7 @@ def test_a_disk_that_refuses_the_commit_is_tried_again_without_any_device(run, m
         assert refused(other.update(4.0)) == (507, "storage")
         assert other.status()["stage"] == "train"
         assert "No space left on device" in caplog.text
+        wait_for(lambda: len(tries) >= 3)  # once for the update, and then about once a second
     wait_for(lambda: device.status()["stage"] == "evaluate", 3)
     assert device.work() == ("evaluate", 1)
     assert device.theta == [3.0] * SIZE
@@ -628,6 +649,7 @@ def test_killed_in_a_round_and_started_again_it_goes_on(tmp_path):
         for device in devices:
             assert device.join()[0] == 200
         for device in devices:
+            assert device.call("GET", "/v1/work?wait=5")[0] == 200
             assert device.scores() == ACCEPTED
         size, layout = 3 * 200 + 200 + 200 * 200 + 200 + 200 * 2 + 2, devices[0].join()[1]["model"]["layout"]
         body = update_body(1.0, 1, count=size, layout=layout)

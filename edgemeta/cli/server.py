@@ -47,11 +47,13 @@ def server(
     from edgemeta import api
     from edgemeta.cli.report import round_line
     from edgemeta.fed import Plan
+    from edgemeta.net.memory import give_back_large_blocks
     from edgemeta.net.server import run_gateway, signalled
 
     logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s", force=True)
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
+    give_back_large_blocks()
     resolved, network = api.prepare_gateway(settings)
     last_round = Plan(resolved).last_round
 

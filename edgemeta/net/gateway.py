@@ -159,7 +159,7 @@ class Gateway:
             return "the run is over"
         what = f"round {progress.round}" + (", evaluation" if progress.stage == "evaluate" else "")
         if not progress.cohort:
-            return f"{what}: {len(coordinator.joined)} of {coordinator.quorum} devices have joined"
+            return f"{what}: {len(coordinator.joined)} of {coordinator.quorum} training devices have joined"
         missing = [self.roster.name(k) for k in coordinator.missing]
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         return (
