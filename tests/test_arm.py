@@ -1,7 +1,7 @@
 """On ARM and on little memory, where the environment says with what: `.ci/run` sets these where it can.
 
-EDGEMETA_ARM64_PYTHON, EDGEMETA_ARMHF_PYTHON: interpreters with NumPy, Pillow and click, emulated ones say. EDGEMETA_PI_RUN:
-a program that runs a command under so many megabytes and per cent of a core: PROGRAM MEGABYTES PERCENT COMMAND...
+EDGEMETA_ARM64_PYTHON, EDGEMETA_ARMHF_PYTHON: interpreters with NumPy, Pillow and click, emulated ones say.
+EDGEMETA_PI_RUN: a program that runs a command in so much memory and so much of a core: PROGRAM MB PERCENT COMMAND...
 """
 
 import importlib.util
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from devices import end, gateway, start, write_config
 from runs import TINY, environment
 
 import edgemeta
+from devices import end, gateway, start, write_config
 
 SMALL = "synthetic:samples=80,size=8"
-NUMERICAL = ("layers", "losses", "conv", "layout", "model", "fast_model", "local", "learners", "adaptation", "aggregate")
-WIRE = ("coordinator", "data_files", "roster", "storage")
+NUMERICAL = ["layers", "losses", "conv", "layout", "model", "fast_model", "local", "learners", "adaptation"]
+WIRE = ["aggregate", "coordinator", "data_files", "roster", "storage"]
 # What says nothing about ARM and takes a minute there: allocations and calls are traced.
 LEFT_OUT = ("allocates_next_to_nothing", "makes_few_calls")
 PURE = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py")  # pytest and what it needs
@@ -58,7 +58,7 @@ def test_the_numerical_and_the_wire_tests_pass(python, tmp_path):
 
 
 def take_part(folder, board, spec):
-    """Run a gateway with one device on this machine, and another one that `board` starts; return their run directory."""
+    """Run a gateway with one device on this machine, and another that `board` starts; return what that said."""
     data = {"source": spec, "participants": 2, "partition": "iid"}
     config = write_config(folder, TINY | {"model": {"name": "cnn-small"}, "data": data})
     with gateway(config, folder / "served") as url:
