@@ -17,7 +17,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/pytest
 
 test-versions: $(OLDEST)/installed
-	$(OLDEST)/bin/pip list --quiet | grep -E '^(numpy|Pillow|click) '
+	$(OLDEST)/bin/pip list 2>/dev/null | grep -E '^(numpy|Pillow|click) '
 	$(OLDEST)/bin/pytest
 
 $(VENV)/installed: pyproject.toml
