@@ -108,6 +108,8 @@ class Gateway:
         self, path: Any, participants: int = 2, held_out: int = 0, rounds: int = 1, every: int = 100, **more: Any
     ) -> None:
         self.path, self.network = path, more.pop("network", NETWORK)
+        self.host = more.pop("host", "127.0.0.1")
+        self.access = {"tls": more.pop("tls", None), "closed": more.pop("closed", False)}
         settings = {
             "data": {"participants": participants, "held_out": held_out},
             "phases": [{"rounds": rounds, "name": "federated"}],
@@ -130,10 +132,11 @@ class Gateway:
 
             await run_gateway(
                 *(self.config, self.network, np.zeros(self.network.layout.size, np.float32), self.path),
-                *("127.0.0.1", 0),
+                *(self.host, 0),
                 stopped=self.stopped,
                 on_listening=on_listening,
                 on_round=self.records.append,
+                **self.access,
             )
 
         self.thread = threading.Thread(target=asyncio.run, args=(live(),))

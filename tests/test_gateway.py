@@ -720,10 +720,10 @@ def test_from_another_machine_the_status_is_closed_and_the_model_takes_a_session
         local = Device(port, "cam")
         assert local.join()[0] == 200
         assert get("/healthz") == (200, {"ok": True})
-        assert refused(get("/status.json")) == (403, "loopback-only")
+        assert refused(get("/status.json")) == (403, "operator-only")
         assert refused(get("/v1/model")) == (401, "unknown-session")
         assert get("/v1/model", Authorization=f"Bearer {local.session}")[0] == 200
-        assert local.status()["refusals"] == {"loopback-only": 1, "unknown-session": 1}
+        assert local.status()["refusals"] == {"operator-only": 1, "unknown-session": 1}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])

@@ -6,15 +6,17 @@ received in blocks, and a file is whole or absent.
 
 import json
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from edgemeta.errors import ConfigError, EdgemetaError, StorageError
+from edgemeta.net.trust import clock_is_behind, device_context, explained
 from edgemeta.storage import write_atomic
 
 CONNECT_S = 10.0  # a gateway on the same network answers at once or not at all
@@ -25,6 +27,10 @@ MAX_ANSWER_BYTES = 1 << 20  # of JSON: a list of class names is the longest that
 
 class Away(EdgemetaError):
     """The gateway cannot be reached, or what answers is none: try again later."""
+
+
+class ClockBehind(Away):
+    """This machine's time is before the gateway's certificate was made: it cannot be trusted until the time is set."""
 
 
 @dataclass(frozen=True)
@@ -46,28 +52,40 @@ class Answer:
         return value
 
     @property
-    def reason(self) -> tuple[str, str]:
-        """The (reason, detail) of a refusal, as far as the body says them."""
+    def refusal(self) -> tuple[str, str] | None:
+        """The (reason, detail) with which a gateway refuses, or None: then it is no gateway that refuses."""
         try:
             answer = self.json()
         except Away:
-            return f"status {self.status}", ""
-        return str(answer.get("error", f"status {self.status}")), str(answer.get("detail", ""))
+            return None
+        return (str(answer["error"]), str(answer.get("detail", ""))) if "error" in answer else None
 
 
 class Gateway:
-    """The gateway at a URL. Raises ConfigError when that is no URL of one."""
+    """The gateway at a URL. trust: the PEM certificates that it is trusted by, and no others, where the URL is https://.
 
-    def __init__(self, url: str) -> None:
+    Raises ConfigError when that is no URL of one, or the certificates are none.
+    """
+
+    def __init__(self, url: str, trust: str = "") -> None:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
             host = None
-        if host is None or parts.scheme != "http" or parts.query or parts.fragment:
-            raise ConfigError(f"'{url}' is no address of a gateway: expected http://HOST:PORT")
-        self._prefix = parts.path.rstrip("/")
-        self._connection = HTTPConnection(host, port, timeout=CONNECT_S, blocksize=BLOCK)
+        if host is None or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+            raise ConfigError(f"'{url}' is no address of a gateway: expected http://HOST:PORT or https://HOST:PORT")
+        if parts.scheme == "https" and not trust:
+            raise ConfigError(
+                f"'{url}' takes a join file, which says which certificate to trust: "
+                "'edgemeta enroll' on the gateway makes one, use it as --join FILE"
+            )
+        self._prefix, self._host = parts.path.rstrip("/"), host
+        self._connection = (
+            HTTPSConnection(host, port, timeout=CONNECT_S, blocksize=BLOCK, context=device_context(trust))
+            if parts.scheme == "https"
+            else HTTPConnection(host, port, timeout=CONNECT_S, blocksize=BLOCK)
+        )
 
     def close(self) -> None:
         """Close the connection; another call opens it again."""
@@ -96,7 +114,7 @@ class Gateway:
             answer = self._receive(response, into, max_bytes)
         except (OSError, HTTPException, ValueError) as error:
             self.close()
-            raise Away(_said(error)) from error
+            raise self._away(error) from error
         except BaseException:  # what is left of a broken exchange must not be taken for the next answer
             self.close()
             raise
@@ -124,11 +142,19 @@ class Gateway:
                         raise
                     return connection.getresponse()  # refused before all of it was sent: the answer may be there
                 return connection.getresponse()
-            except ConnectionError:  # http.client's RemoteDisconnected too
+            except (ConnectionError, ssl.SSLError):  # http.client's RemoteDisconnected too
                 connection.close()
                 if not again:
                     raise
         return self._ask(method, path, session, body, wait_s, again=False)
+
+    def _away(self, error: Exception) -> Away:
+        if isinstance(error, ssl.SSLError):
+            text = explained(error, self._host)
+            return ClockBehind(text) if clock_is_behind(error) else Away(text)
+        if isinstance(error, RemoteDisconnected):
+            return Away("it closed the connection without an answer")
+        return Away(_said(error))
 
     def _receive(self, response: HTTPResponse, into: Path | None, max_bytes: int) -> Answer:
         status, after = response.status, response.headers.get("Retry-After", "")
@@ -137,6 +163,14 @@ class Gateway:
             write_atomic(into, _blocks(response, max_bytes))
             return Answer(status, b"", retry_after_s)
         return Answer(status, b"".join(_blocks(response, MAX_ANSWER_BYTES)), retry_after_s)
+
+
+def host_of(url: str) -> str:
+    """Return the host in a URL, "" when there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _blocks(response: HTTPResponse, max_bytes: int) -> Iterator[bytes]:

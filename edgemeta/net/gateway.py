@@ -18,6 +18,7 @@ from edgemeta.errors import StorageError
 from edgemeta.fed import Coordinator
 from edgemeta.fed.messages import Refused
 from edgemeta.fed.roster import Roster
+from edgemeta.fed.tokens import Tokens, digest
 from edgemeta.net.exchange import Body, off_loop
 from edgemeta.net.seldom import Seldom
 from edgemeta.storage import storing
@@ -37,9 +38,13 @@ class Gateway:
     """
 
     def __init__(
-        self, coordinator: Coordinator, roster: Roster, on_round: Callable[[Mapping[str, Any]], None] = lambda _: None
+        self,
+        coordinator: Coordinator,
+        roster: Roster,
+        tokens: Tokens,
+        on_round: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> None:
-        self.coordinator, self.roster, self._on_round = coordinator, roster, on_round
+        self.coordinator, self.roster, self.tokens, self._on_round = coordinator, roster, tokens, on_round
         self.size = coordinator.model.layout.size
         self.refusals: Counter[str] = Counter()
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
@@ -56,11 +61,14 @@ class Gateway:
             shutil.rmtree(self._incoming, ignore_errors=True)  # of uploads that a kill cut off
             self._incoming.mkdir()
 
-    async def join(self, name: str, key: str, wanted: int | None) -> tuple[int, str]:
-        """Put a device on the roster, and return its participant number and session."""
+    async def join(self, name: str, key: str, wanted: int | None, token: str | None = None) -> tuple[int, str]:
+        """Put a device on the roster, and return its participant number and session. token: what proves its name."""
         async with self._turn():
             known = len(self.roster.names)
-            participant, session = await off_loop(self.roster.join, name, key, wanted)
+            if token is not None:
+                await off_loop(self.tokens.use, name, token)
+            hashed = "" if token is None else digest(token)
+            participant, session = await off_loop(self.roster.join, name, key, wanted, hashed)
             self.coordinator.join(participant)
             self.heard[participant] = time.monotonic()
         if len(self.roster.names) > known:
@@ -68,6 +76,11 @@ class Gateway:
             log.info("%s joined as participant %d (%d of %d)", name, participant, known + 1, participants)
             self._wake()  # it may be the one that was waited for
         return participant, session
+
+    def find(self, session: str) -> int | None:
+        """Return whose session it is. Where tokens are on, it lives no longer than the token that it was got with."""
+        participant = self.roster.find(session)
+        return None if participant is None or not self._may(participant) else participant
 
     async def work(self, participant: int, wait_s: float) -> tuple[bytes, BinaryIO] | None:
         """Return a participant's task as the message's header and the open model file, or None after wait_s seconds.
@@ -78,6 +91,7 @@ class Gateway:
         while True:
             changed = self._changed  # taken before asking: what changes after that is not missed
             async with self._turn():
+                self._check(participant)
                 task = await off_loop(self.coordinator.work, participant, time.monotonic())
                 self.heard[participant] = time.monotonic()
                 if task is not None:
@@ -103,6 +117,7 @@ class Gateway:
         try:
             self.traffic["bytes_up"] += await body.save(path, 4 * self.size + UPDATE_EXTRA_BYTES)
             async with self._turn():
+                self._check(participant)
                 await off_loop(self.coordinator.deliver, participant, round_number, path, time.monotonic())
         finally:
             await off_loop(path.unlink, missing_ok=True)  # refused, a repeated one, or cut off
@@ -166,6 +181,15 @@ class Gateway:
             f"{what}: {len(progress.cohort) - len(missing)} of {len(progress.cohort)} devices, "
             f"{coordinator.seconds_left(time.monotonic()):.0f} s left, missing: {', '.join(missing[:SHOWN])}{more}"
         )
+
+    def _may(self, participant: int) -> bool:
+        tokens, roster = self.tokens, self.roster
+        return not tokens.required or tokens.is_good(roster.name(participant), roster.token(participant))
+
+    def _check(self, participant: int) -> None:
+        """Refuse who was let in, and whose token was revoked while it waited."""
+        if not self._may(participant):
+            raise Refused("unknown-session", "this session ended with its device token: join again")
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Coordinator]:

@@ -29,7 +29,11 @@ TENSORS = {"Content-Type": "application/octet-stream"}
 STATUS = {  # of a refusal, by its reason; every other one is 422
     "bad-json": 400,
     "unknown-session": 401,
-    "loopback-only": 403,
+    "token-required": 401,
+    "bad-token": 401,
+    "revoked": 401,
+    "wrong-device": 403,
+    "operator-only": 403,
     "not-found": 404,
     "wrong-method": 405,
     "name-in-use": 409,
@@ -84,13 +88,20 @@ def _route(request: Request) -> Route:
     raise Refused("not-found", f"there is no {request.path[:100]} here")
 
 
-async def _join(gateway: Gateway, _: Request, body: Body) -> Response:
+async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
+    required = gateway.tokens.required
+    token = _bearer(request) if required else None
+    owner = gateway.tokens.owner(token) if required else None
     asked = _object(await body.read(MAX_JOIN_BYTES))
     _check_version(asked.get("version"))
     name, key = asked.get("name"), asked.get("key")
     wanted, layout = asked.get("partition_id"), asked.get("layout")
     if not (isinstance(name, str) and 1 <= len(name) <= 64 and name.isprintable()):
         raise Refused("bad-field", "name: expected 1 to 64 printable characters")
+    if owner not in (None, name):
+        raise Refused(
+            "wrong-device", f"this token is not the one of '{name}': one token cannot speak for another device"
+        )
     if not (isinstance(key, str) and 16 <= len(key) <= 256 and key.isascii() and key.isprintable()):
         raise Refused("bad-field", "key: expected 16 to 256 ASCII characters, random ones, that the device keeps")
     if wanted is not None and type(wanted) is not int:
@@ -98,7 +109,7 @@ async def _join(gateway: Gateway, _: Request, body: Body) -> Response:
     config, model = gateway.coordinator.plan.config, gateway.coordinator.model
     if layout not in (None, model.layout.fingerprint):
         raise Refused("wrong-layout", f"layout {layout!r}: this run has {model.layout.fingerprint}")
-    participant, session = await gateway.join(name, key, wanted)
+    participant, session = await gateway.join(name, key, wanted, token)
     settings = to_dict(config)
     data = {field: value for field, value in settings["data"].items() if field != "source"}
     return json_answer(
@@ -164,8 +175,8 @@ async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
     return Response(200, TENSORS, [FilePart(file.fileno(), os.fstat(file.fileno()).st_size)])
 
 
-async def _status(gateway: Gateway, _: Request, body: Body) -> Response:
-    _check_operator(body.peer)
+async def _status(gateway: Gateway, request: Request, body: Body) -> Response:
+    _check_operator(gateway, request, body.peer)
     coordinator, progress, roster = gateway.coordinator, gateway.coordinator.progress, gateway.roster
     now, heard, missing = time.monotonic(), gateway.heard, gateway.coordinator.missing
     return json_answer(
@@ -208,15 +219,20 @@ ROUTES: list[tuple[str, str, Route]] = [
 ]
 
 
-def _check_operator(peer: str) -> None:
-    """Let the operator pass: whoever is on this machine. An operator's token would be checked here too."""
-    if not is_loopback(peer):
-        raise Refused("loopback-only", "this is answered on the gateway itself only")
+def _check_operator(gateway: Gateway, request: Request, peer: str) -> None:
+    """Let the operator pass: whoever is on this machine, or has the operator's token."""
+    if not is_loopback(peer) and not gateway.tokens.is_operators(_bearer(request)):
+        raise Refused("operator-only", "this is answered on the gateway itself, or with the operator's token")
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _caller(gateway: Gateway, request: Request) -> int | None:
-    scheme, _, session = request.headers.get("authorization", "").partition(" ")
-    return gateway.roster.find(session.strip()) if scheme.lower() == "bearer" else None
+    session = _bearer(request)
+    return None if session is None else gateway.find(session)
 
 
 def _session(gateway: Gateway, request: Request) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 import signal
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 from edgemeta.config import RunConfig
 from edgemeta.fed import Coordinator, Plan, RunDirectory
 from edgemeta.fed.roster import Roster
+from edgemeta.fed.tokens import DEVICES_FILE, Tokens
 from edgemeta.net.gateway import UPDATE_EXTRA_BYTES, Gateway
 from edgemeta.net.http1 import Limits
 from edgemeta.net.listener import serve
@@ -33,23 +35,29 @@ async def run_gateway(
     stopped: asyncio.Future[int],
     on_listening: Callable[[int], None],
     on_round: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    tls: ssl.SSLContext | None = None,
+    closed: bool = False,
 ) -> int:
     """Serve a run, new or the one in `state`, until `stopped` has a result, and return that.
 
-    config: resolved. theta: where a new run starts. on_listening gets the port. Raises InputError when the address
+    config: resolved. theta: where a new run starts. on_listening gets the port. closed: nobody joins without a device
+    token, even while no device is enrolled. Raises InputError when the address
     cannot be had, ConfigError when `state` holds another run, and StorageError.
     """
     directory = RunDirectory(state, config)
     try:
         roster = Roster(state / "roster.json", config.data.participants, secrets.token_hex(16))
+        tokens = Tokens(state / DEVICES_FILE, required=closed)
         coordinator = Coordinator(
             Plan(config), network, theta, directory, roster.names, time.monotonic(), name=roster.name
         )
         del theta  # it is in the run's directory now
-        gateway = Gateway(coordinator, roster, on_round)
+        gateway = Gateway(coordinator, roster, tokens, on_round)
         log.info("run in %s: %s with %d parameters; %s", state, network.name, gateway.size, gateway.waiting_for())
+        if tokens.required:
+            log.info("devices join with the token of their join file ('edgemeta enroll'): %d enrolled", tokens.enrolled)
         limits = Limits(max_body_bytes=4 * gateway.size + UPDATE_EXTRA_BYTES)
-        listener = await serve(partial(answer, gateway), host, port, limits)
+        listener = await serve(partial(answer, gateway), host, port, limits, tls)
         gateway.listener_refusals = listener.refusals
         watch = asyncio.create_task(gateway.watch())
         watch.add_done_callback(partial(_fail, stopped))

@@ -49,6 +49,7 @@ class Tasks:
         self._state, self._source, self._partition_id, self._clock = state, source, partition_id, clock
         # A process that ends after each call of `step` must get on; one that calls it in a loop may write less often.
         self._saved, self._save_at = False, 0.0
+        self.training = False  # is a local step at work now, which would be lost if it were cut off?
         self._task: tuple[Work, Vector] | None = None
         self._local: LocalState | None = None
         self._part: Participant | None = None
@@ -89,6 +90,7 @@ class Tasks:
         (work, theta), state, data = self._task, self._state, self.data(run).train
         local, began = self._local_state(run, work, theta), self._clock()
         total, whole = steps_in(work.recipe, data.size), False
+        self.training = True
         try:
             for _ in local_steps(run.network, work.recipe, local, data, work.draw):
                 whole = True
@@ -103,6 +105,8 @@ class Tasks:
             if not whole:  # a step was cut off half way, by Ctrl-C say: go on from what is on disk
                 self._local = None
             raise
+        finally:
+            self.training = False
         update = finish(work.recipe, {"theta": theta}, local, data.size)
         save_private(state.path, work.round, work.counted, update.private)
         write_atomic(state.update, encode_update(update, work.round, work.layout))
@@ -153,7 +157,11 @@ class Tasks:
 
     def _local_state(self, run: Joined, work: Work, theta: Vector) -> LocalState:
         if self._local is None:
-            private = load_private(self._state.path, work.counted)
+            try:
+                private = load_private(self._state.path, work.counted)
+            except ModelFileError as error:
+                log.warning("%s: what this device kept to itself begins anew", error)
+                private = {}
             self._local = self._state.load_local(work) or begin(run.network, work.recipe, {"theta": theta}, private)
             self._save_at = self._clock() + SAVE_EVERY_S
         return self._local
