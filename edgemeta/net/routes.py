@@ -17,6 +17,7 @@ from edgemeta.fed.messages import PROTOCOL, Refused
 from edgemeta.net.address import is_loopback
 from edgemeta.net.exchange import Body, FilePart, Response, json_answer
 from edgemeta.net.gateway import Gateway
+from edgemeta.net.head import SECONDS_LEFT
 from edgemeta.net.http1 import Request
 
 log = logging.getLogger("edgemeta")
@@ -153,7 +154,9 @@ async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
     header, file = task
     asyncio.get_running_loop().call_soon(file.close)  # the listener has its own descriptor by then
     start = 8 + int.from_bytes(file.read(8), "little")  # a model's data is the whole vector, in the layout's order
-    return Response(200, TENSORS, [header, FilePart(file.fileno(), 4 * gateway.size, start)])
+    left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
+    parts = [header, FilePart(file.fileno(), 4 * gateway.size, start)]
+    return Response(200, TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}, parts)
 
 
 async def _update(gateway: Gateway, request: Request, body: Body) -> Response:
