@@ -55,7 +55,7 @@ def open_camera():
     except (ImportError, IndexError, RuntimeError) as error:
         print(f"no camera ({error}): pictures are drawn instead; on a board: apt install python3-picamera2",
               file=sys.stderr)  # fmt: skip
-    rng, labels = np.random.default_rng(), list(BUTTONS.values())
+    rng, labels = np.random.default_rng(0), list(BUTTONS.values())
     return lambda label: rng.integers(0, 100, (SIZE, SIZE, 3), np.uint8) + np.uint8(120 * labels.index(label))
 
 

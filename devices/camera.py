@@ -35,7 +35,7 @@ def open_camera(wanted):
         except (ImportError, IndexError, RuntimeError) as error:
             print(f"no camera ({error}): pictures are drawn instead; on a board: apt install python3-picamera2, and "
                   "look at 'rpicam-hello --list-cameras'", file=sys.stderr)  # fmt: skip
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
 
     def draw(label=0):
         picture = rng.integers(60, 120, (SIZE, SIZE, 3), np.uint8)

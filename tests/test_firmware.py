@@ -14,12 +14,12 @@ from devices import gateway, write_config
 DEVICES = Path(edgemeta.__file__).parent.parent / "devices"
 
 
-def run_of(folder, shape, classes):
+def run_of(folder, shape, classes, local_steps=4):
     """Write the configuration of a short run with one device."""
     settings = {
         "model": {"name": "mlp", "input_shape": list(shape), "classes": list(classes)},
         "data": {"participants": 1},
-        "phases": [{"algorithm": "fedavg", "rounds": 2, "local_steps": 4, "batch_size": 8}],
+        "phases": [{"algorithm": "fedavg", "rounds": 2, "local_steps": local_steps, "batch_size": 8}],
         "server": {"min_fit_clients": 1},
         "evaluation": {"every": 2},
     }
@@ -52,7 +52,7 @@ def test_the_camera_learns_from_a_folder_that_grows(tmp_path):
 
 
 def test_the_sensor_learns_from_recorded_windows(tmp_path):
-    config = run_of(tmp_path, (64, 3), ("still", "shaking"))
+    config = run_of(tmp_path, (64, 3), ("still", "shaking"), local_steps=40)
     said = script("sensor.py", "--label", "shaking", cwd=tmp_path)
     assert "no sensor (" in said.stderr
     assert "recorded 40 windows" in said.stdout

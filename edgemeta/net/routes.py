@@ -155,8 +155,8 @@ async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
     asyncio.get_running_loop().call_soon(file.close)  # the listener has its own descriptor by then
     start = 8 + int.from_bytes(file.read(8), "little")  # a model's data is the whole vector, in the layout's order
     left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
-    parts = [header, FilePart(file.fileno(), 4 * gateway.size, start)]
-    return Response(200, TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}, parts)
+    headers = TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}
+    return Response(200, headers, [header, FilePart(file.fileno(), 4 * gateway.size, start)])
 
 
 async def _update(gateway: Gateway, request: Request, body: Body) -> Response:

@@ -138,9 +138,9 @@ class Tasks:
         if now + (total - done) * step_s > self._ends_at:
             left_s, self._ends_at = self._ends_at - now, math.inf
             log.warning(
-                "round %d: the %d steps that are left take %.3g s here (%.3g s each), and the gateway waits for %.3g "
-                "s more: this update will come too late; give the run fewer local steps, a smaller model or batch_size, or a "
-                "longer server.round_deadline_s",
+                "round %d: the %d steps that are left take %.3g s here (%.3g s each), and it is open for %.3g s more: "
+                "this update will come too late; give the run fewer local steps, a smaller model or batch_size, "
+                "or a longer server.round_deadline_s",
                 *(work.round, total - done, (total - done) * step_s, step_s, max(left_s, 0.0)),
             )
 
