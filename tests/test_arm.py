@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import end, gateway, start, write_config
 from runs import TINY, environment
 
 import edgemeta
-from devices import end, gateway, start, write_config
 
 SMALL = "synthetic:samples=80,size=8"
 NUMERICAL = ["layers", "losses", "conv", "layout", "model", "fast_model", "local", "learners", "adaptation"]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import COUNTING, SPEC, assert_same_run, end, gateway, start, start_gateway, write_config
 from runs import TINY, arrays, command_line, environment
 
 import edgemeta
-from devices import COUNTING, SPEC, assert_same_run, end, gateway, start, start_gateway, write_config
 from edgemeta import Device
 from edgemeta.config import DataConfig
 from edgemeta.errors import ConfigError, DataError, StorageError
@@ -327,8 +327,9 @@ def test_private_state_advances_once_a_round_whatever_is_cut_off(tmp_path, monke
     """Each round's work is done twice, by a learner that counts its own steps in a vector that never travels."""
     monkeypatch.setitem(LEARNERS, "counting", COUNTING)
     config = write_config(tmp_path, ALONE | {"phases": [{"algorithm": "counting", "rounds": 3, "local_steps": 2}]})
-    script = "import sys; sys.path.insert(0, sys.argv.pop(1)); import devices; from edgemeta.cli import main\n"
-    script += "from edgemeta.meta.learners import LEARNERS; LEARNERS['counting'] = devices.COUNTING; main(sys.argv[1:])"
+    script = "import sys; sys.path.insert(0, sys.argv.pop(1)); import processes; from edgemeta.cli import main\n"
+    script += "from edgemeta.meta.learners import LEARNERS; LEARNERS['counting'] = processes.COUNTING\n"
+    script += "main(sys.argv[1:])"
     arguments = ["server", "--config", config, "--port", "0", "--state", tmp_path / "served"]
     command = [sys.executable, "-c", script, Path(__file__).parent, *arguments]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import gateway, write_config
 from runs import environment
 
 import edgemeta
-from devices import gateway, write_config
 
 DEVICES = Path(edgemeta.__file__).parent.parent / "devices"
 

@@ -9,10 +9,10 @@ import re
 import time
 
 import pytest
+from processes import SPEC, assert_same_run, end, start, start_gateway, write_config
 from runs import TINY
 
 import edgemeta
-from devices import SPEC, assert_same_run, end, start, start_gateway, write_config
 
 KILLS = int(os.environ.get("EDGEMETA_KILLS", "32"))
 SEED = int(os.environ.get("EDGEMETA_KILLS_SEED", "1"))

@@ -3,10 +3,10 @@
 import random
 
 import pytest
+from processes import SPEC, assert_same_run, end, gateway, start, write_config
 from runs import TINY
 
 import edgemeta
-from devices import SPEC, assert_same_run, end, gateway, start, write_config
 from edgemeta.api import config_of
 from edgemeta.data import open_data
 from edgemeta.fed import divide

@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from processes import SPEC, end, gateway, start, write_config
 from runs import TINY
 
 import edgemeta
-from devices import SPEC, end, gateway, start, write_config
 from edgemeta.cli import commands
 from edgemeta.net.notify import notify, watchdog_s
 

@@ -7,7 +7,7 @@ import click
 
 @click.command()
 @click.option("--model", default="cnn", show_default=True, metavar="NAME", help="cnn, cnn-small or mlp.")
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, metavar="N")
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Pictures.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(model: str, batch: int, as_json: bool) -> None:
     """Measure a training step of a model on random pictures: time, memory, start-up."""

@@ -49,11 +49,11 @@ def measure(folder: Path, source: str) -> dict[str, float]:
     }
 
 
-def _write(folder: Path, participants: int, **phase: Any) -> Path:
+def _write(folder: Path, participants: int, source: str = SYNTHETIC, **phase: Any) -> Path:
     folder.mkdir()
     settings = {
         "model": {"name": "cnn"},
-        "data": {"source": SYNTHETIC, "participants": participants, "partition": "iid"},
+        "data": {"source": source, "participants": participants, "partition": "iid"},
         "phases": [{"algorithm": "fedavg", **phase}],
         "evaluation": {"every": 100_000, "adapt_steps": 1},
     }
@@ -77,12 +77,12 @@ def _rounds(folder: Path) -> dict[str, float]:
 
 
 def _idle(folder: Path, source: str) -> dict[str, float]:
-    config = _write(folder, 2, rounds=1)
+    config = _write(folder, 2, source, rounds=1)
     with gateway(config, folder / "state") as (server, url):
         time.sleep(2)
         before = memory_mb(server)
         with ended(device(url, folder / "device-0", "--data", source, "--partition-id", "0")) as (client,):
-            while "joined" not in (folder / "device-0.log").read_text():
+            while client.poll() is None and "joined" not in (folder / "device-0.log").read_text():
                 time.sleep(0.1)
             time.sleep(3)
             return {"idle_server_mb": round(before, 1), "idle_client_mb": round(memory_mb(client), 1)}

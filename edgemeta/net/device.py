@@ -203,6 +203,7 @@ class Device:
         if answer.status == 204:
             self._failures = 0
             self._personalise_newest()
+            self._tasks.release()
             asked = min(answer.retry_after_s or 1.0, LONGEST_ASKED_S)
             pause = max(asked, self._profile.poll_s) * self._rng.uniform(1, 1.25)
             self._not_before = self._clock() + pause

@@ -130,7 +130,8 @@ class Tasks:
         save_private(state.path, work.round, work.counted, update.private)
         write_atomic(state.update, encode_update(update, work.round, work.layout))
         self._local = None
-        self.release()
+        if self._partition_id is None:
+            self.release()  # a folder is looked at again for the next task, as it may have grown
         return Done("trained", f"trained {total} of {total} steps of round {work.round} (loss {update.loss:.3g})")
 
     def _warn_of_deadline(self, work: Work, total: int, done: int, step_s: float, now: float) -> None:
