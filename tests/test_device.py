@@ -380,7 +380,7 @@ def test_one_state_directory_is_for_one_process(tmp_path):
     Device("http://127.0.0.1:9", SPEC, tmp_path / "d").close()
 
 
-@pytest.mark.parametrize("url", ["localhost:8742", "https://x", "http://", "http://x:99999", "http://x/?q=1", ""])
+@pytest.mark.parametrize("url", ["localhost:8742", "ftp://x", "http://", "http://x:99999", "http://x/?q=1", ""])
 def test_what_is_no_address(tmp_path, url):
     with pytest.raises(ConfigError, match="expected http://HOST:PORT"):
         Device(url, SPEC, tmp_path / "d")

@@ -218,6 +218,30 @@ def test_over_tls_both_ways_and_a_wait_ends_when_its_peer_goes_away(tmp_path, ca
     ]
 
 
+def test_at_the_door_only_so_many_wait(tmp_path):
+    (tmp_path / "certificate.pem").write_text(CERTIFICATE)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "certificate.pem")
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    with gateway(tmp_path, replace(LIMITS, max_connections=2), tls) as served:
+        silent = [served.connect() for _ in range(2)]
+        wait_for(lambda: len(served.listener._doors) == 2)
+        with served.connect() as third, suppress(ConnectionResetError):
+            assert third.recv(100) == b""
+        for connection in silent:
+            connection.close()
+        wait_for(lambda: not served.listener._doors)
+        peer = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=5, context=trusting)
+        peer.request("GET", "/next")
+        assert peer.getresponse().read() == b"next from 127.0.0.1"
+        peer.close()
+    with gateway(tmp_path, replace(LIMITS, idle_s=0.2), tls) as served, served.connect() as slow:
+        slow.sendall(b"\x16\x03")
+        with suppress(ConnectionResetError):
+            assert slow.recv(100) == b""  # its time for the handshake is over
+
+
 def test_http_1_0_is_answered_and_closed(served):
     assert served.talk(b"GET /old HTTP/1.0\r\n\r\n").endswith(b"Connection: close\r\n\r\nold from 127.0.0.1")
 

@@ -13,6 +13,7 @@ from gateways import Gateway, no_gateway_left
 from test_gateway import server
 
 import edgemeta
+from edgemeta.cli import commands
 from edgemeta.config import DataConfig, EvaluationConfig, PhaseConfig
 from edgemeta.fed.messages import MAX_SAMPLES
 from edgemeta.meta import LOSS_CEILING
@@ -65,9 +66,9 @@ def reasons_in(path):
 def test_every_reason_is_on_the_page_with_its_status():
     said = {reason: int(status) for reason, status in re.findall(r"^\| `([a-z-]+)` \| (\d+) \|", PAGE, re.MULTILINE)}
     found = {}
-    for name in ("messages", "coordinator", "roster"):
+    for name in ("messages", "coordinator", "roster", "tokens"):
         found |= reasons_in(ROOT / "fed" / f"{name}.py")
-    for name in ("routes", "gateway", "head", "http1", "exchange", "connection"):
+    for name in ("routes", "gateway", "head", "http1", "exchange", "connection", "listener"):
         found |= reasons_in(ROOT / "net" / f"{name}.py")
     assert said == found
     assert set(STATUS) <= set(said)
@@ -106,3 +107,23 @@ def test_the_limits_on_the_page_are_those_of_the_code():
     assert f"({MAX_WAIT_S:g} at most" in PAGE
     assert f"1 to {MAX_SAMPLES:,}" in PAGE
     assert f"finite; at most {LOSS_CEILING:,.0f})" in PAGE
+
+
+def test_the_limits_on_the_security_page_are_those_of_the_code_and_its_commands_exist():
+    page, limits = (ROOT.parent / "docs" / "security.md").read_text(), Limits()
+    cells = re.findall(r"^\| ([a-z][^|]*) \| ([^|]*) \| [^|]* \|$", page[page.index("## Limits") :], re.MULTILINE)
+    assert dict(cells) == {
+        "request line": f"{limits.max_request_line_bytes:,} bytes",
+        "all headers": f"{limits.max_head_bytes:,} bytes, {limits.max_headers} headers",
+        "body of a join, of an evaluation": f"{MAX_JOIN_BYTES:,}, {MAX_EVALUATION_BYTES:,} bytes",
+        "body of an update": f"4 bytes a parameter + {UPDATE_EXTRA_BYTES:,} bytes",
+        "a whole request": f"{limits.request_deadline_s:g} s",
+        "silence, and a TLS handshake": f"{limits.idle_s:g} s",
+        "a reader of an answer": f"{limits.write_stall_s:g} s for each 64 KiB",
+        "connections at a time": f"{limits.max_connections}",
+        "connections at the door: in a handshake, or being turned away": f"{limits.max_connections} each",
+        "waiting for work": f"{MAX_WAIT_S:g} s",
+    }
+    for command, options in re.findall(r"(?:^ {4}|`|; )edgemeta ([a-z-]+)([^`#\n>]*)", page, re.MULTILINE):
+        known = {option for parameter in commands.commands[command].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", options)) <= known, command

@@ -63,11 +63,11 @@ class Gateway:
 
     async def join(self, name: str, key: str, wanted: int | None, token: str | None = None) -> tuple[int, str]:
         """Put a device on the roster, and return its participant number and session. token: what proves its name."""
+        if token is not None:
+            await off_loop(self.tokens.use, name, token)
+        hashed = "" if token is None else digest(token)
         async with self._turn():
             known = len(self.roster.names)
-            if token is not None:
-                await off_loop(self.tokens.use, name, token)
-            hashed = "" if token is None else digest(token)
             participant, session = await off_loop(self.roster.join, name, key, wanted, hashed)
             self.coordinator.join(participant)
             self.heard[participant] = time.monotonic()
