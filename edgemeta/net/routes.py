@@ -110,7 +110,8 @@ async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
     if layout not in (None, fingerprint):
         raise Refused("wrong-layout", f"layout {layout!r}: this run has {fingerprint}")
     participant, session = await gateway.join(name, key, wanted, token)
-    return json_answer(200, {"participant": participant, "session": session, **_described(gateway)})
+    joined = {"protocol": PROTOCOL, "participant": participant, "session": session}
+    return json_answer(200, joined | _described(gateway))
 
 
 async def _run(gateway: Gateway, request: Request, _: Body) -> Response:
@@ -118,8 +119,15 @@ async def _run(gateway: Gateway, request: Request, _: Body) -> Response:
     owner = _enrolled(gateway, request)[1]
     plan, number = gateway.coordinator.plan, gateway.coordinator.progress.round
     recipe = {key: value for key, value in asdict(plan.recipe(max(number, 1))).items() if value is not None}
-    deadline = {"round_deadline_s": plan.config.server.round_deadline_s, "time": round(time.time())}
-    return json_answer(200, {"name": owner, "round": number, "recipe": recipe, **deadline, **_described(gateway)})
+    facts = {
+        "protocol": PROTOCOL,
+        "time": round(time.time()),
+        "name": owner,
+        "round": number,
+        "recipe": recipe,
+        "round_deadline_s": plan.config.server.round_deadline_s,
+    }
+    return json_answer(200, facts | _described(gateway))
 
 
 def _described(gateway: Gateway) -> dict[str, Any]:
@@ -128,7 +136,6 @@ def _described(gateway: Gateway) -> dict[str, Any]:
     settings = to_dict(plan.config)
     data = {field: value for field, value in settings["data"].items() if field != "source"}
     return {
-        "protocol": PROTOCOL,
         "last_round": plan.last_round,
         "data": {**data, "seed": plan.config.seed},
         "model": {
