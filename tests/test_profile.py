@@ -231,3 +231,12 @@ def test_the_client_is_nice(tmp_path):
         assert "gateway away" in client.stderr.readline()
         assert os.getpriority(os.PRIO_PROCESS, client.pid) == 7
         client.kill()
+
+
+def test_a_device_keeps_to_its_profile(tmp_path):
+    gateway = Gateway(tmp_path / "state", participants=2, network=NETWORK)
+    profile = written(tmp_path, "threads = 3\npoll_s = 120\n")
+    with no_gateway_left([gateway]), device(gateway, tmp_path, profile) as patient:
+        until(patient, "joined")
+        assert patient._run.network.threads == 3
+        assert 120 <= until(patient, "idle").wait_s <= 150  # where the gateway says 5, as the other one is missing

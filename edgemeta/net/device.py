@@ -69,8 +69,7 @@ class Device:
         if join is not None and name not in (None, joins.name):
             raise ConfigError(f"the join file {join} is for '{joins.name}', and not for '{name}': leave out the name")
         self._profile = read_profile(profile) if profile is not None else Profile()
-        self._gateway = Gateway(joins.url, joins.certificate, self._profile.upload_kb_s)
-        self._token = joins.token
+        self._gateway, self._token = Gateway(joins.url, joins.certificate, self._profile.upload_kb_s), joins.token
         self._rng, self._clock = rng or np.random.default_rng(), clock
         self._not_before, self._failures = -math.inf, 0
         self._personal: TrainedModel | None = None
@@ -125,12 +124,9 @@ class Device:
             return self._later("away", f"gateway away: {error}")
         except StorageError as error:
             return self._later("storage", str(error))
-        except (NoMemory, MemoryError) as error:
-            self._tasks.drop()  # a later one may be smaller
-            return self._later("memory", str(error) or "out of memory")
-        except DivergedError as error:
-            self._tasks.drop()
-            return self._later("diverged", str(error))
+        except (NoMemory, MemoryError, DivergedError) as error:
+            self._tasks.drop()  # a later one may be smaller, or tamer
+            return self._later("diverged" if isinstance(error, DivergedError) else "memory", str(error))
         except InputError:
             self._later("", "")  # a caller that goes on all the same does not hammer the gateway
             raise
