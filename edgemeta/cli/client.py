@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 BUDGET_S = 1.0  # of local steps between two looks at whether to stop
-WAIT_S = 30.0  # for which the gateway may hold back its answer when there is no work
 QUIET = ("waiting", "task")
 ALWAYS = ("joined", "delivered", "discarded", "over")
 
@@ -34,6 +33,9 @@ ALWAYS = ("joined", "delivered", "discarded", "over")
     help="Where the device keeps what it needs to go on after a power cut.",
 )
 @click.option("--name", metavar="NAME", help="What the gateway calls this device. [default: the host's name]")
+@click.option(
+    "--profile", type=click.Path(path_type=Path), metavar="FILE", help="The board's limits: devices/ has some to take."
+)
 @click.option("--once", is_flag=True, help="Do what one round asks for, and exit.")
 def client(
     server: str | None,
@@ -42,16 +44,21 @@ def client(
     partition_id: int | None,
     state: Path,
     name: str | None,
+    profile: Path | None,
     once: bool,
 ) -> None:
     """Take part in a gateway's run as a device, until the run is over; a gateway that is away is waited for."""
     if (server is None) == (join is None):
         raise click.UsageError("give the gateway as --server URL, or a join file as --join FILE")
     from edgemeta.net.device import Device
+    from edgemeta.net.notify import notify
+    from edgemeta.net.profile import Profile, be_nice, read_profile
     from edgemeta.net.seldom import Seldom
 
+    limits = read_profile(profile) if profile else Profile()
+    be_nice(limits.nice)
     said, last, signals = Seldom(), "", list[int]()
-    with Device(server, data, state, name, partition_id, join=join) as device:
+    with Device(server, data, state, name, partition_id, join=join, profile=profile) as device:
 
         def on_signal(number: int, _frame: object) -> None:
             signals.append(number)
@@ -60,8 +67,10 @@ def client(
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
+        notify("READY=1")
         while True:
-            done = device.step(BUDGET_S, wait_s=WAIT_S)
+            notify("WATCHDOG=1")
+            done = device.step(BUDGET_S, wait_s=limits.hold_s)
             if signals:
                 _stop(signals[0])
             if done.kind not in QUIET:

@@ -7,15 +7,17 @@ received in blocks, and a file is whole or absent.
 import json
 import os
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from edgemeta.errors import ConfigError, EdgemetaError, StorageError
+from edgemeta.net.head import SECONDS_LEFT
 from edgemeta.net.trust import clock_is_behind, device_context, explained
 from edgemeta.storage import write_atomic
 
@@ -35,11 +37,15 @@ class ClockBehind(Away):
 
 @dataclass(frozen=True)
 class Answer:
-    """body: what came with it, unless that went to a file. retry_after_s: when the gateway wants to be asked again."""
+    """body: what came with it, unless that went to a file. retry_after_s: when the gateway wants to be asked again.
+
+    seconds_left: how long it waits for what it has asked for.
+    """
 
     status: int
     body: bytes = b""
     retry_after_s: float | None = None
+    seconds_left: float | None = None
 
     def json(self) -> dict[str, Any]:
         """Return the body's JSON object; raises Away when it is none."""
@@ -64,10 +70,12 @@ class Answer:
 class Gateway:
     """The gateway at a URL. trust: the PEM certificates that it is trusted by, and no others, where the URL is https://.
 
-    Raises ConfigError when that is no URL of one, or the certificates are none.
+    upload_kb_s: the most that a file is sent at, in 1,000 bytes a second. Raises ConfigError when that is no URL of
+    one, or the certificates are none.
     """
 
-    def __init__(self, url: str, trust: str = "") -> None:
+    def __init__(self, url: str, trust: str = "", upload_kb_s: float | None = None) -> None:
+        self._upload_kb_s = upload_kb_s
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -131,6 +139,8 @@ class Gateway:
                 size = len(content) if isinstance(content, bytes) else os.fstat(content.fileno()).st_size
                 kind = "application/json" if isinstance(content, bytes) else "application/octet-stream"
                 headers |= {"Content-Length": str(size), "Content-Type": kind}
+            if self._upload_kb_s and not isinstance(content, bytes | None):
+                content = cast(BinaryIO, _Paced(content, 1000 * self._upload_kb_s))
             try:
                 if connection.sock is None:
                     connection.connect()
@@ -157,12 +167,29 @@ class Gateway:
         return Away(_said(error))
 
     def _receive(self, response: HTTPResponse, into: Path | None, max_bytes: int) -> Answer:
-        status, after = response.status, response.headers.get("Retry-After", "")
-        retry_after_s = float(after) if after.isascii() and after.isdecimal() and len(after) < 6 else None
+        status, retry_after_s = response.status, _seconds(response, "Retry-After")
+        seconds_left = _seconds(response, SECONDS_LEFT)
         if into is not None and status == 200:
             write_atomic(into, _blocks(response, max_bytes))
-            return Answer(status, b"", retry_after_s)
-        return Answer(status, b"".join(_blocks(response, MAX_ANSWER_BYTES)), retry_after_s)
+            return Answer(status, b"", retry_after_s, seconds_left)
+        return Answer(status, b"".join(_blocks(response, MAX_ANSWER_BYTES)), retry_after_s, seconds_left)
+
+
+class _Paced:
+    """A file that is read no faster than so many bytes a second."""
+
+    def __init__(self, file: BinaryIO, bytes_s: float) -> None:
+        self._file, self._bytes_s = file, bytes_s
+
+    def read(self, size: int) -> bytes:
+        block = self._file.read(size)
+        time.sleep(len(block) / self._bytes_s)
+        return block
+
+
+def _seconds(response: HTTPResponse, header: str) -> float | None:
+    text = response.headers.get(header, "")
+    return float(text) if text.isascii() and text.isdecimal() and len(text) < 7 else None
 
 
 def host_of(url: str) -> str:

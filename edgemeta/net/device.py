@@ -20,9 +20,11 @@ from edgemeta.fed.messages import PROTOCOL, Work
 from edgemeta.fed.own import Source
 from edgemeta.meta import TrainedModel
 from edgemeta.net.calls import Answer, Away, ClockBehind, Gateway
+from edgemeta.net.guard import Guard, NoMemory
 from edgemeta.net.joined import Joined, read_joined
 from edgemeta.net.joinfile import JoinFile, read_join_file
 from edgemeta.net.personal import in_use, newest, personalise, settings_of
+from edgemeta.net.profile import Profile, read_profile
 from edgemeta.net.state import DeviceState
 from edgemeta.net.tasks import Done, Tasks
 from edgemeta.nn import Vector
@@ -43,7 +45,8 @@ class Device:
     and the certificate to trust. data: a SPEC (a folder is read again for each task, so it may grow), arrays (x, y) or
     ((x_train, y_train), (x_test, y_test)) whose integer labels index the run's classes, or a function that returns
     either. name: what the gateway calls this device; the host's name, when None. partition_id: of the data, take this
-    part under the run's partition. rng: draws the jitter between tries. Raises ConfigError for a malformed URL,
+    part under the run's partition. profile: a file of limits (`edgemeta.net.profile`; not its nice level, as the
+    process is the caller's). rng: draws the jitter between tries. Raises ConfigError for a malformed URL,
     StorageError when the state directory cannot be written or another process uses it.
     """
 
@@ -56,6 +59,7 @@ class Device:
         partition_id: int | None = None,
         *,
         join: str | Path | None = None,
+        profile: str | Path | None = None,
         rng: np.random.Generator | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -64,12 +68,13 @@ class Device:
         joins = JoinFile(server or "", "", "") if join is None else read_join_file(join)
         if join is not None and name not in (None, joins.name):
             raise ConfigError(f"the join file {join} is for '{joins.name}', and not for '{name}': leave out the name")
-        self._gateway, self._token = Gateway(joins.url, joins.certificate), joins.token
+        self._profile = read_profile(profile) if profile is not None else Profile()
+        self._gateway, self._token = Gateway(joins.url, joins.certificate, self._profile.upload_kb_s), joins.token
         self._rng, self._clock = rng or np.random.default_rng(), clock
         self._not_before, self._failures = -math.inf, 0
         self._personal: TrainedModel | None = None
         self._state = DeviceState(Path(state))
-        self._tasks = Tasks(self._state, data, partition_id, clock)
+        self._tasks = Tasks(self._state, data, partition_id, Guard(self._profile.memory_mb), clock)
         self._identity = self._state.identity()
         asked = {
             "server": joins.url,
@@ -119,9 +124,9 @@ class Device:
             return self._later("away", f"gateway away: {error}")
         except StorageError as error:
             return self._later("storage", str(error))
-        except DivergedError as error:
-            self._tasks.drop()
-            return self._later("diverged", str(error))
+        except (NoMemory, MemoryError, DivergedError) as error:
+            self._tasks.drop()  # a later one may be smaller, or tamer
+            return self._later("diverged" if isinstance(error, DivergedError) else "memory", str(error))
         except InputError:
             self._later("", "")  # a caller that goes on all the same does not hammer the gateway
             raise
@@ -175,7 +180,7 @@ class Device:
         said = self._good(answer).json()
         if not {"participant", "session", "data", "model"} <= said.keys():
             raise Away("it answered a join with something else: is it an edgemeta gateway?")
-        run = read_joined(said)
+        run = read_joined(said, self._profile.threads)
         another = self._identity.get("session") not in (None, run.session)  # a session is one device's in one run
         if another:
             self._tasks.forget_run()
@@ -195,10 +200,12 @@ class Device:
             self._failures = 0
             self._personalise_newest()
             self._tasks.release()
-            pause = min(answer.retry_after_s or 1.0, LONGEST_ASKED_S) * self._rng.uniform(1, 1.25)
+            asked = min(answer.retry_after_s or 1.0, LONGEST_ASKED_S)
+            pause = max(asked, self._profile.poll_s) * self._rng.uniform(1, 1.25)
             self._not_before = self._clock() + pause
             return Done("idle", "nothing to do", pause)
         self._good(answer)
+        self._tasks.ends_in(answer.seconds_left)
         task = self._tasks.current(run)
         if task is None:
             self._known = False  # join again to learn what run this is
@@ -278,7 +285,8 @@ class Device:
 
     def _joined_before(self) -> Joined | None:
         try:
-            return read_joined(self._identity["joined"] | {"session": self._identity["session"]})
+            said = self._identity["joined"] | {"session": self._identity["session"]}
+            return read_joined(said, self._profile.threads)
         except (KeyError, TypeError, ConfigError):
             return None
 

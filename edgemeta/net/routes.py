@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from edgemeta import __version__
@@ -17,6 +18,7 @@ from edgemeta.fed.messages import PROTOCOL, Refused
 from edgemeta.net.address import is_loopback
 from edgemeta.net.exchange import Body, FilePart, Response, json_answer
 from edgemeta.net.gateway import Gateway
+from edgemeta.net.head import SECONDS_LEFT
 from edgemeta.net.http1 import Request
 
 log = logging.getLogger("edgemeta")
@@ -89,9 +91,7 @@ def _route(request: Request) -> Route:
 
 
 async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
-    required = gateway.tokens.required
-    token = _bearer(request) if required else None
-    owner = gateway.tokens.owner(token) if required else None
+    token, owner = _enrolled(gateway, request)
     asked = _object(await body.read(MAX_JOIN_BYTES))
     _check_version(asked.get("version"))
     name, key = asked.get("name"), asked.get("key")
@@ -106,30 +106,55 @@ async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
         raise Refused("bad-field", "key: expected 16 to 256 ASCII characters, random ones, that the device keeps")
     if wanted is not None and type(wanted) is not int:
         raise Refused("bad-field", "partition_id: expected a whole number, or nothing")
-    config, model = gateway.coordinator.plan.config, gateway.coordinator.model
-    if layout not in (None, model.layout.fingerprint):
-        raise Refused("wrong-layout", f"layout {layout!r}: this run has {model.layout.fingerprint}")
+    fingerprint = gateway.coordinator.model.layout.fingerprint
+    if layout not in (None, fingerprint):
+        raise Refused("wrong-layout", f"layout {layout!r}: this run has {fingerprint}")
     participant, session = await gateway.join(name, key, wanted, token)
-    settings = to_dict(config)
+    joined = {"protocol": PROTOCOL, "participant": participant, "session": session}
+    return json_answer(200, joined | _described(gateway))
+
+
+async def _run(gateway: Gateway, request: Request, _: Body) -> Response:
+    """Answer what a device wants to know before it joins: it costs no place in the run."""
+    owner = _enrolled(gateway, request)[1]
+    plan, number = gateway.coordinator.plan, gateway.coordinator.progress.round
+    recipe = {key: value for key, value in asdict(plan.recipe(max(number, 1))).items() if value is not None}
+    facts = {
+        "protocol": PROTOCOL,
+        "time": round(time.time()),
+        "name": owner,
+        "round": number,
+        "recipe": recipe,
+        "round_deadline_s": plan.config.server.round_deadline_s,
+    }
+    return json_answer(200, facts | _described(gateway))
+
+
+def _described(gateway: Gateway) -> dict[str, Any]:
+    """Return what a device needs to know of the run."""
+    plan, model = gateway.coordinator.plan, gateway.coordinator.model
+    settings = to_dict(plan.config)
     data = {field: value for field, value in settings["data"].items() if field != "source"}
-    return json_answer(
-        200,
-        {
-            "protocol": PROTOCOL,
-            "participant": participant,
-            "session": session,
-            "last_round": gateway.coordinator.plan.last_round,
-            "data": {**data, "seed": config.seed},
-            "model": {
-                "name": model.name,
-                "input_shape": list(model.input_shape),
-                "classes": settings["model"]["classes"],
-                "normalization": {"mean": model.normalization.mean, "std": model.normalization.std},
-                "layout": model.layout.fingerprint,
-                "loss": model.loss,
-            },
+    return {
+        "last_round": plan.last_round,
+        "data": {**data, "seed": plan.config.seed},
+        "model": {
+            "name": model.name,
+            "input_shape": list(model.input_shape),
+            "classes": settings["model"]["classes"],
+            "normalization": {"mean": model.normalization.mean, "std": model.normalization.std},
+            "layout": model.layout.fingerprint,
+            "loss": model.loss,
         },
-    )
+    }
+
+
+def _enrolled(gateway: Gateway, request: Request) -> tuple[str | None, str | None]:
+    """Return the device token of a request and whose it is, (None, None) where the run takes none."""
+    if not gateway.tokens.required:
+        return None, None
+    token = _bearer(request)
+    return token, gateway.tokens.owner(token)
 
 
 def _check_version(version: Any) -> None:
@@ -153,7 +178,9 @@ async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
     header, file = task
     asyncio.get_running_loop().call_soon(file.close)  # the listener has its own descriptor by then
     start = 8 + int.from_bytes(file.read(8), "little")  # a model's data is the whole vector, in the layout's order
-    return Response(200, TENSORS, [header, FilePart(file.fileno(), 4 * gateway.size, start)])
+    left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
+    headers = TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}
+    return Response(200, headers, [header, FilePart(file.fileno(), 4 * gateway.size, start)])
 
 
 async def _update(gateway: Gateway, request: Request, body: Body) -> Response:
@@ -210,6 +237,7 @@ async def _healthz(_gateway: Gateway, _request: Request, _body: Body) -> Respons
 
 ROUTES: list[tuple[str, str, Route]] = [
     ("POST", "/v1/join", _join),
+    ("GET", "/v1/run", _run),
     ("GET", "/v1/work", _work),
     ("POST", "/v1/rounds/[0-9]{1,9}/update", _update),
     ("POST", "/v1/rounds/[0-9]{1,9}/evaluation", _evaluation),

@@ -18,6 +18,7 @@ from edgemeta.fed.tokens import DEVICES_FILE, Tokens
 from edgemeta.net.gateway import UPDATE_EXTRA_BYTES, Gateway
 from edgemeta.net.http1 import Limits
 from edgemeta.net.listener import serve
+from edgemeta.net.notify import notify, watchdog_s
 from edgemeta.net.routes import answer
 from edgemeta.nn import Model, Vector
 
@@ -61,14 +62,17 @@ async def run_gateway(
         gateway.listener_refusals = listener.refusals
         watch = asyncio.create_task(gateway.watch())
         watch.add_done_callback(partial(_fail, stopped))
+        beat = asyncio.create_task(_beat())
         try:
             on_listening(listener.port)
+            notify("READY=1")
             return await stopped
         finally:
             gateway.stop()
             await listener.close()
             watch.cancel()
-            await asyncio.wait([watch])
+            beat.cancel()
+            await asyncio.wait([watch, beat])
     finally:
         directory.close()
 
@@ -85,6 +89,13 @@ def signalled() -> asyncio.Future[int]:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     return stopped
+
+
+async def _beat() -> None:
+    """Tell the service manager again and again that the loop turns."""
+    while every_s := watchdog_s():
+        notify("WATCHDOG=1")
+        await asyncio.sleep(every_s)
 
 
 def _fail(stopped: asyncio.Future[int], watch: asyncio.Task[None]) -> None:
