@@ -1,9 +1,12 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both set up a virtual environment first.
+# `make test` installs the newest versions of what edgemeta needs; `make test-versions` tests with the oldest ones.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+OLDEST_PYTHON ?= python3.11
+OLDEST := .venv-oldest
 
-.PHONY: demo test clean
+.PHONY: demo test test-versions clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgemeta demo
@@ -12,6 +15,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+test-versions: $(OLDEST)/installed
+	$(OLDEST)/bin/pip list 2>/dev/null | grep -E '^(numpy|Pillow|click) '
+	$(OLDEST)/bin/pytest
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgemeta needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -23,5 +30,12 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
+# The lower bounds in pyproject.toml are what is promised, so they are what is installed.
+$(OLDEST)/installed: pyproject.toml
+	$(OLDEST_PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --editable '.[test]' \
+	    $$($(OLDEST_PYTHON) -c 'import tomllib; print(*(need.replace(">=", "==") for need in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))')
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -71,17 +71,17 @@ def start(
         )
 
 
-def compare(prepared: Prepared, **hooks: Any) -> dict[str, dict[str, Any]]:
-    """Return the summaries of a run, of plain FedAvg, and of everyone training alone, on one budget of gradients.
+def name_of(config: RunConfig) -> str:
+    """Return what a run is called beside its baselines: its algorithms, in order."""
+    return ", then ".join(dict.fromkeys(phase.algorithm for phase in config.phases))
 
-    The names say what they are; `hooks` as for `simulate`.
-    """
-    theta = prepared.network.init(prepared.config.seed)
+
+def baselines(prepared: Prepared, jobs: int = 1, **hooks: Any) -> dict[str, dict[str, Any]]:
+    """Return the summaries of plain FedAvg, and of everyone training alone, on a run's budget of gradients."""
     plain = replace(prepared, config=fedavg_of(prepared.config))
-    name = ", then ".join(dict.fromkeys(phase.algorithm for phase in prepared.config.phases))
+    theta = prepared.network.init(prepared.config.seed)
     return {
-        name: start(prepared, **hooks).summary,
-        "fedavg": start(plain, **hooks).summary,
+        "fedavg": start(plain, jobs=jobs, **hooks).summary,
         "each alone": alone(prepared.config, prepared.network, theta, prepared.participants),
     }
 

@@ -21,15 +21,15 @@ def storing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomic(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, private: bool = False) -> None:
     """Write `parts` to a temporary file beside `path`, flush it to the disk, and rename it over `path`.
 
-    Raises StorageError; then `path` is as it was.
+    private: nobody but the owner may read it. Raises StorageError; then `path` is as it was.
     """
     temporary = path.parent / (path.name + ".tmp")
     with storing(path):
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "wb", opener=_owners_only if private else None) as file:
                 file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
@@ -38,6 +38,20 @@ def write_atomic(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def _owners_only(path: str, flags: int) -> int:
+    """Open a file that is secret from its first byte on; root leaves it to whoever the folder belongs to."""
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)  # it may be left over, with another mode
+        if os.geteuid() == 0:  # as in `sudo edgemeta enroll` beside a gateway that runs as its own user
+            folder = os.stat(os.path.dirname(path) or ".")
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def sync_folder(folder: Path) -> None:

@@ -285,6 +285,26 @@ def test_opened_again_it_goes_on_with_what_it_had(run):
     assert gateway.theta.tolist() == [2.0] * 8
 
 
+def test_an_update_that_the_card_damaged_is_asked_for_again(run, caplog):
+    gateway = run(rounds=1)
+    gateway.start()
+    gateway.update(0, 1.0)
+    path = gateway.directory.update_path(1, 0)
+    path.write_bytes(path.read_bytes()[:-8])
+    gateway.reopen()
+    assert "damaged" in caplog.text
+    assert gateway.state.work(0, 2.0).kind == "train"
+
+
+def test_a_damaged_directory_is_refused(run):
+    gateway = run()
+    (gateway.path / "progress.json").write_text("{")
+    gateway.directory.close()
+    with pytest.raises(ConfigError, match="damaged"):
+        gateway.open([0])
+    gateway.directory.close()
+
+
 def test_a_directory_belongs_to_one_configuration_and_one_process(run):
     gateway = run(rounds=2)
     with pytest.raises(StorageError, match="another process"):
@@ -314,3 +334,40 @@ def test_a_full_disk_loses_nothing(run, monkeypatch):
     for k in range(3):
         gateway.scores(k, 1)
     assert [record["round"] for record in gateway.history] == [0, 1]
+
+
+def test_the_log_names_the_missing_as_people_call_them(run, caplog):
+    gateway = run()
+    gateway.start(now=1.0)
+    gateway.state._name = {1: "kitchen-cam", 2: "yard-cam"}.__getitem__
+    gateway.update(0)
+    gateway.state.tick(61.0)
+    assert "(missing: kitchen-cam, yard-cam)" in caplog.text
+
+
+def test_the_quorum_counts_training_participants_only(run):
+    gateway = run(participants=4, held_out=2, roster=[0, 2, 3], min_fit_clients=1)
+    assert (gateway.state.joined, gateway.state.quorum) == ([0], 2)
+    assert gateway.state.work(0, 0.0) is None
+    gateway.state.join(1)
+    assert gateway.state.work(0, 0.0).kind == "evaluate"
+
+
+def test_the_history_can_be_read_from_where_one_was(run):
+    gateway = run(rounds=3)
+    gateway.start()
+    seen = gateway.state.progress.history
+    for number in (1, 2):
+        for k in range(3):
+            gateway.update(k, round_number=number)
+    assert [record["round"] for record in gateway.directory.history(after=seen)] == [1, 2]
+    assert gateway.directory.history(after=gateway.state.progress.history) == []
+
+
+def test_a_new_rounds_folder_is_flushed_before_what_is_accepted_into_it(run, monkeypatch):
+    gateway = run()
+    gateway.start()
+    flushed = []
+    monkeypatch.setattr("edgemeta.fed.directory.sync_folder", lambda folder: flushed.append(folder.name))
+    gateway.update(0)
+    assert flushed == ["rounds"]

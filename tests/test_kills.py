@@ -9,7 +9,7 @@ import re
 import time
 
 import pytest
-from devices import SPEC, assert_same_run, end, start, start_gateway, write_config
+from processes import SPEC, assert_same_run, end, start, start_gateway, write_config
 from runs import TINY
 
 import edgemeta
@@ -51,7 +51,7 @@ def test_killed_at_random_moments_it_ends_with_the_right_bits(tmp_path, processe
         begin(who)
     kills = 0
     while kills < KILLS:
-        time.sleep(moments.uniform(0.05, 0.7))
+        time.sleep(moments.uniform(0.05, 0.5))
         assert not (served / "summary.json").exists(), f"over after {kills} kills: give it more rounds"
         # Mostly one of them, the gateway as often as a device; now and then all of them: a power cut.
         struck = range(DEVICES + 1) if moments.random() < 0.1 else [moments.choice([*range(DEVICES), DEVICES, DEVICES])]

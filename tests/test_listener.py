@@ -209,12 +209,37 @@ def test_over_tls_both_ways_and_a_wait_ends_when_its_peer_goes_away(tmp_path, ca
         assert served.waiting.wait(5)
         peer.close()
         assert served.cancelled.wait(5)
-        with suppress(ConnectionResetError):
-            served.talk(LAST % b"plain")  # no TLS: closed, and the gateway goes on
+        assert reason(served.talk(LAST % b"plain")) == (400, "plain-to-tls-port")
         peer.request("GET", "/next")
         assert peer.getresponse().read() == b"next from 127.0.0.1"
         peer.close()
-    assert not caplog.records
+    assert [record.getMessage() for record in caplog.records] == [
+        "127.0.0.1 speaks plain HTTP, and this gateway speaks TLS: its address begins with https:// here"
+    ]
+
+
+def test_at_the_door_only_so_many_wait(tmp_path):
+    (tmp_path / "certificate.pem").write_text(CERTIFICATE)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "certificate.pem")
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    with gateway(tmp_path, replace(LIMITS, max_connections=2), tls) as served:
+        silent = [served.connect() for _ in range(2)]
+        wait_for(lambda: len(served.listener._doors) == 2)
+        with served.connect() as third, suppress(ConnectionResetError):
+            assert third.recv(100) == b""
+        for connection in silent:
+            connection.close()
+        wait_for(lambda: not served.listener._doors)
+        peer = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=5, context=trusting)
+        peer.request("GET", "/next")
+        assert peer.getresponse().read() == b"next from 127.0.0.1"
+        peer.close()
+    with gateway(tmp_path, replace(LIMITS, idle_s=0.2), tls) as served, served.connect() as slow:
+        slow.sendall(b"\x16\x03")
+        with suppress(ConnectionResetError):
+            assert slow.recv(100) == b""  # its time for the handshake is over
 
 
 def test_http_1_0_is_answered_and_closed(served):
@@ -257,7 +282,7 @@ def test_a_body_that_the_peer_offers_is_asked_for_or_refused(served):
 def test_what_cannot_be_served_is_answered_with_its_reason_and_the_next_peer_is_served(served, data, expected, caplog):
     assert reason(served.talk(data)) == expected
     assert answer(served.talk(LAST % b"next"))[0] == 200
-    assert bool(caplog.records) == (expected[0] == 500)
+    assert bool(caplog.records) == (expected[0] == 500 or expected[1] == "tls-to-plain-port")
     assert not (served.folder / "saved").exists()
     assert served.listener.refusals == ({expected[1]: 1} if expected[0] != 500 else {})
 

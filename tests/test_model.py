@@ -1,6 +1,8 @@
 """Whole networks over one flat vector."""
 
+import gc
 import math
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -246,3 +248,17 @@ def test_the_layer_list_survives_its_description(name: str) -> None:
 def test_a_damaged_layer_list_is_refused(description: object) -> None:
     with pytest.raises(InputError):
         layers_from(description)
+
+
+def test_a_dropped_workspace_frees_its_memory_at_once() -> None:
+    """Not when the garbage collector next comes by: on a board that is many megabytes too late."""
+    workspace = Workspace()
+    model = build("cnn-small", (8, 8, 3), 2)
+    model.loss_and_grad(model.init(0), np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int64), workspace)
+    dropped = weakref.ref(workspace)
+    gc.disable()
+    try:
+        del workspace
+        assert dropped() is None
+    finally:
+        gc.enable()

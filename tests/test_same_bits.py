@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from devices import SPEC, assert_same_run, end, gateway, start, write_config
+from processes import SPEC, assert_same_run, end, gateway, start, write_config
 from runs import TINY
 
 import edgemeta

@@ -16,6 +16,8 @@ from edgemeta.cli.client import client
 from edgemeta.cli.compare import compare
 from edgemeta.cli.data import data
 from edgemeta.cli.demo import demo
+from edgemeta.cli.doctor import doctor
+from edgemeta.cli.enroll import devices, enroll, operator_token, revoke, tls
 from edgemeta.cli.model import adapt, evaluate, predict
 from edgemeta.cli.server import server
 from edgemeta.cli.simulate import simulate
@@ -33,7 +35,9 @@ def commands() -> None:
     """Federated meta-learning for devices that cannot carry PyTorch."""
 
 
-for command in (simulate, compare, server, client, evaluate, adapt, predict, bench, data, demo):
+RUN = (simulate, server, client, doctor, compare)
+ACCESS = (tls, enroll, devices, revoke, operator_token)
+for command in (*RUN, *ACCESS, evaluate, adapt, predict, bench, data, demo):
     commands.add_command(command)
 
 

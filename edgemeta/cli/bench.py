@@ -9,7 +9,7 @@ from edgemeta.cli import options
 
 @click.command()
 @click.option("--model", default="cnn", show_default=True, metavar="NAME", help="cnn, cnn-small or mlp.")
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, metavar="N")
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Pictures.")
 @options.threads
 @click.option(
     "--against", type=click.Choice(["torch"]), help="Compare with PyTorch, over a fixed list of work, in some minutes."

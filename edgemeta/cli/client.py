@@ -7,14 +7,19 @@ from pathlib import Path
 
 import click
 
-BUDGET_S = 10.0  # of local steps between two looks at what to say
-WAIT_S = 30.0  # for which the gateway may hold back its answer when there is no work
+BUDGET_S = 1.0  # of local steps between two looks at whether to stop
 QUIET = ("waiting", "task")
 ALWAYS = ("joined", "delivered", "discarded", "over")
 
 
 @click.command()
-@click.option("--server", required=True, metavar="URL", help="The gateway, as in http://gateway.local:8742")
+@click.option("--server", metavar="URL", help="The gateway, as in http://gateway.local:8742")
+@click.option(
+    "--join",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The join file that 'edgemeta enroll' made for this device, instead of --server.",
+)
 @click.option("--data", default="synthetic", show_default=True, metavar="SPEC", help="This device's data.")
 @click.option(
     "--partition-id", type=click.IntRange(0), metavar="K", help="Take the K-th part of the data, as the run cuts it."
@@ -28,18 +33,46 @@ ALWAYS = ("joined", "delivered", "discarded", "over")
     help="Where the device keeps what it needs to go on after a power cut.",
 )
 @click.option("--name", metavar="NAME", help="What the gateway calls this device. [default: the host's name]")
+@click.option(
+    "--profile", type=click.Path(path_type=Path), metavar="FILE", help="The board's limits: devices/ has some to take."
+)
 @click.option("--once", is_flag=True, help="Do what one round asks for, and exit.")
-def client(server: str, data: str, partition_id: int | None, state: Path, name: str | None, once: bool) -> None:
+def client(
+    server: str | None,
+    join: Path | None,
+    data: str,
+    partition_id: int | None,
+    state: Path,
+    name: str | None,
+    profile: Path | None,
+    once: bool,
+) -> None:
     """Take part in a gateway's run as a device, until the run is over; a gateway that is away is waited for."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a clean stop: what was done is kept on the way out
-
+    if (server is None) == (join is None):
+        raise click.UsageError("give the gateway as --server URL, or a join file as --join FILE")
     from edgemeta.net.device import Device
+    from edgemeta.net.notify import notify
+    from edgemeta.net.profile import Profile, be_nice, read_profile
     from edgemeta.net.seldom import Seldom
 
-    said, last = Seldom(), ""
-    with Device(server, data, state, name, partition_id) as device:
+    limits = read_profile(profile) if profile else Profile()
+    be_nice(limits.nice)
+    said, last, signals = Seldom(), "", list[int]()
+    with Device(server, data, state, name, partition_id, join=join, profile=profile) as device:
+
+        def on_signal(number: int, _frame: object) -> None:
+            signals.append(number)
+            if len(signals) > 1 or not device.training:  # else when the local step has ended, so that it is kept
+                _stop(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+        notify("READY=1")
         while True:
-            done = device.step(BUDGET_S, wait_s=WAIT_S)
+            notify("WATCHDOG=1")
+            done = device.step(BUDGET_S, wait_s=limits.hold_s)
+            if signals:
+                _stop(signals[0])
             if done.kind not in QUIET:
                 said = said if done.kind == last else Seldom()
                 if done.kind in ALWAYS or said.due(done.kind, time.monotonic()):
@@ -48,3 +81,10 @@ def client(server: str, data: str, partition_id: int | None, state: Path, name: 
             if done.kind == "over" or (once and done.kind == "delivered"):
                 return
             time.sleep(done.wait_s)
+
+
+def _stop(number: int) -> None:
+    """End the command: SIGTERM is a clean stop; what was done is kept on the way out."""
+    if number == signal.SIGTERM:
+        sys.exit(0)
+    raise KeyboardInterrupt

@@ -19,8 +19,9 @@ Summaries = Mapping[str, Mapping[str, Any]]
 @click.option("--data", metavar="SPEC", help="Where the data is: synthetic, or a path.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many runs.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as in phases.0.lr=0.05.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def compare(config: str, data: str | None, seeds: int, assignments: tuple[str, ...], as_json: bool) -> None:
+def compare(config: str, data: str | None, seeds: int, assignments: tuple[str, ...], jobs: int, as_json: bool) -> None:
     """Run a configuration beside FedAvg with the same adaptation, and everyone alone, on one budget of gradients."""
     from edgemeta import api
     from edgemeta.cli.report import Progress
@@ -30,7 +31,9 @@ def compare(config: str, data: str | None, seeds: int, assignments: tuple[str, .
     for seed in range(settings.seed, settings.seed + seeds):
         prepared = api.prepare(replace(settings, seed=seed))
         progress = Progress(Plan(prepared.config).last_round)
-        runs.append(api.compare(prepared, on_round=progress.on_round, on_participant=progress.on_participant))
+        hooks: dict[str, Any] = {"on_round": progress.on_round, "on_participant": progress.on_participant}
+        run = api.start(prepared, jobs=jobs, **hooks).summary
+        runs.append({api.name_of(prepared.config): run, **api.baselines(prepared, jobs, **hooks)})
     click.echo(json.dumps({"seeds": seeds, "runs": runs}) if as_json else comparison_table(runs))
 
 

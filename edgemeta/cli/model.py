@@ -15,7 +15,7 @@ MODEL = click.argument("model", type=click.Path(path_type=Path))
 @click.command()
 @MODEL
 @click.option("--data", "spec", required=True, metavar="SPEC", help="The data: adapted on its training part.")
-@click.option("--adapt-steps", type=click.IntRange(min=0), default=5, show_default=True, metavar="K")
+@click.option("--adapt-steps", type=click.IntRange(min=0), default=5, show_default=True, metavar="K", help="Steps.")
 @options.threads
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(model: Path, spec: str, adapt_steps: int, threads: int, as_json: bool) -> None:
@@ -40,8 +40,10 @@ def evaluate(model: Path, spec: str, adapt_steps: int, threads: int, as_json: bo
 @MODEL
 @click.option("--data", "spec", required=True, metavar="SPEC", help="The new participant's own data.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="MODEL2", help="The adapted model.")
-@click.option("--steps", type=click.IntRange(min=1), default=5, show_default=True, metavar="K")
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=0.05, show_default=True, metavar="F")
+@click.option("--steps", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="Steps.")
+@click.option(
+    "--lr", type=click.FloatRange(min=0, min_open=True), default=0.05, show_default=True, metavar="F", help="Rate."
+)
 @options.threads
 def adapt(model: Path, spec: str, out: Path, steps: int, lr: float, threads: int) -> None:
     """Take a few steps from MODEL on one's own training data, and save the personal model."""

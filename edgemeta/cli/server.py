@@ -1,12 +1,12 @@
 """`edgemeta server`: the gateway."""
 
-import ipaddress
 import signal
 from pathlib import Path
 
 import click
 
 from edgemeta.cli.settings import settings_from
+from edgemeta.net.address import is_loopback
 
 
 @click.command()
@@ -23,6 +23,8 @@ from edgemeta.cli.settings import settings_from
 )
 @click.option("--init", type=click.Path(path_type=Path), metavar="MODEL", help="Start from this model file.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as in phases.0.lr=0.05.")
+@click.option("--cert", type=click.Path(path_type=Path), metavar="FILE", help="A certificate of one's own, PEM.")
+@click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, when that is in another file.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without encryption or access control.")
 def server(
     config: str | None,
@@ -31,13 +33,24 @@ def server(
     state: Path,
     init: Path | None,
     assignments: tuple[str, ...],
+    cert: Path | None,
+    key: Path | None,
     insecure: bool,
 ) -> None:
-    """Run the gateway: devices join it, get work from it and send their updates to it, until it is stopped."""
-    if not insecure and not _is_loopback(host):
+    """Run the gateway: devices join it, get work from it and send their updates to it, until it is stopped.
+
+    It speaks TLS where `edgemeta tls` has made a certificate, or --cert gives one. Beyond this machine it has to, and
+    devices have to be enrolled; --insecure waives both.
+    """
+    from edgemeta.net.enrolment import tls_of
+
+    encryption = tls_of(state, cert, key)
+    closed = not (insecure or host == "localhost" or is_loopback(host))
+    if closed and encryption is None:
         raise click.UsageError(
-            f"--host {host} is open to other machines, without encryption or access control: "
-            "use 127.0.0.1, or add --insecure where every machine of the network may take part"
+            f"--host {host} is open to other machines, and there is no certificate for encryption: make one by "
+            f"'edgemeta tls --state {state}' and let devices in by 'edgemeta enroll', or use 127.0.0.1, or add "
+            "--insecure where every machine of the network may listen and take part"
         )
     settings = settings_from(config, {}, assignments)
 
@@ -47,27 +60,29 @@ def server(
     from edgemeta import api
     from edgemeta.cli.report import round_line
     from edgemeta.fed import Plan
-    from edgemeta.net.server import run_gateway
+    from edgemeta.net.memory import give_back_large_blocks
+    from edgemeta.net.server import run_gateway, signalled
 
     logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s", force=True)
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
+    give_back_large_blocks()
     resolved, network = api.prepare_gateway(settings)
     last_round = Plan(resolved).last_round
-    number = asyncio.run(
-        run_gateway(
+
+    async def serve() -> int:
+        return await run_gateway(
             *(resolved, network, api.initial(network, resolved.seed, init), state, host, port),
-            on_listening=lambda got: click.echo(f"listening on http://{f'[{host}]' if ':' in host else host}:{got}"),
+            stopped=signalled(),
+            on_listening=lambda got: click.echo(
+                f"listening on http{'s' if encryption else ''}://{f'[{host}]' if ':' in host else host}:{got}"
+            ),
+            tls=encryption,
+            closed=closed,
             on_round=lambda record: log.info("%s", round_line(record, last_round)),
         )
-    )
-    log.info("stopped: what was accepted is kept; run the same command to go on")
+
+    number = asyncio.run(serve())
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    log.info("stopped: what was accepted is kept; run the same command to go on")

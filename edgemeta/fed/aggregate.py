@@ -19,10 +19,11 @@ def weighted_mean(updates: Iterable[tuple[Vector, int]], size: int) -> Vector:
     Returns (size,) float32. Each delta is needed only while it is folded in, so they can come from files.
     """
     total, samples = np.zeros(size, np.float64), 0
+    scratch = np.empty(min(size, BLOCK), np.float64)  # used again: new memory for each block takes twice the time
     for delta, weight in updates:
         for start in range(0, size, BLOCK):
-            block = slice(start, start + BLOCK)
-            total[block] += np.multiply(delta[block], weight, dtype=np.float64)
+            block = total[start : start + BLOCK]
+            block += np.multiply(delta[start : start + BLOCK], weight, out=scratch[: block.size], dtype=np.float64)
         samples += weight
     total /= samples
     return total.astype(np.float32)

@@ -10,7 +10,7 @@ only goes forward.
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +19,14 @@ from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.messages import Delivered, Refused, Work, admit_evaluation, admit_update
 from edgemeta.fed.plan import Plan
+from edgemeta.fed.progress import Progress
 from edgemeta.fed.scores import combine, summarize
-from edgemeta.fed.streams import Stream, generator
+from edgemeta.fed.selection import evaluators, trainers
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters, read_tensors, save_model
 from edgemeta.storage import storing, sync_folder, write_atomic
 
 log = logging.getLogger("edgemeta")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is committed to disk. round, stage: what is at work; model: the round that led to the current model.
-
-    cohort: who is asked in this stage, empty before it opens. away: who was missing and has not been heard since.
-    counted: participant -> the last round in which its update counted. record: of the round at work, so far.
-    history: how many bytes of history.jsonl count.
-    """
-
-    round: int = 0
-    stage: str = "evaluate"
-    model: int = 0
-    attempt: int = 0
-    cohort: list[int] = field(default_factory=list)
-    away: list[int] = field(default_factory=list)
-    counted: dict[str, int] = field(default_factory=dict)
-    record: dict[str, Any] = field(default_factory=dict)
-    history: int = 0
 
 
 class Coordinator:
@@ -118,9 +99,21 @@ class Coordinator:
         self._go_on(now)
         return self._task(participant) if participant in self.missing else None
 
+    def is_new(self, stage: str, participant: int, round_number: int) -> bool:
+        """Say whether a message ("train" or "evaluate") would bring something new; raises Refused when nobody asked."""
+        self._away.discard(participant)
+        progress = self.progress
+        if stage == "train" and round_number and progress.counted.get(str(participant)) == round_number:
+            return False
+        if (stage, round_number) != (progress.stage, progress.round):
+            raise Refused("wrong-round", f"round {round_number} is not open for this: it is round {progress.round}")
+        if participant not in progress.cohort:
+            raise Refused("not-in-cohort", f"participant {participant} was not asked in round {round_number}")
+        return participant not in self._delivered
+
     def deliver(self, participant: int, round_number: int, file: Path, now: float) -> None:
         """Accept an update that lies complete in `file`, which is moved away; a repeated one changes nothing."""
-        if self._is_new("train", participant, round_number):
+        if self.is_new("train", participant, round_number):
             delivered = admit_update(file, round_number, self.model.layout)
             kept = self.directory.update_path(round_number, participant)
             with storing(kept):
@@ -132,7 +125,7 @@ class Coordinator:
 
     def deliver_evaluation(self, participant: int, round_number: int, body: bytes, now: float) -> None:
         """Accept a participant's scores of the current model; repeated ones change nothing."""
-        if self._is_new("evaluate", participant, round_number):
+        if self.is_new("evaluate", participant, round_number):
             scores = admit_evaluation(body, self.plan.config.evaluation)
             if self.directory.durable:
                 write_atomic(self.directory.evaluation_path(round_number, participant), [body])
@@ -190,18 +183,6 @@ class Coordinator:
     def _held_out(self) -> set[int]:
         return set(range(self.plan.training_participants, self.plan.config.data.participants))
 
-    def _is_new(self, stage: str, participant: int, round_number: int) -> bool:
-        """Say whether a message brings something new; raises Refused when it is not what was asked for."""
-        self._away.discard(participant)
-        progress = self.progress
-        if stage == "train" and round_number and progress.counted.get(str(participant)) == round_number:
-            return False
-        if (stage, round_number) != (progress.stage, progress.round):
-            raise Refused("wrong-round", f"round {round_number} is not open for this: it is round {progress.round}")
-        if participant not in progress.cohort:
-            raise Refused("not-in-cohort", f"participant {participant} was not asked in round {round_number}")
-        return participant not in self._delivered
-
     def _go_on(self, now: float) -> None:
         """Do what needs no more messages: draw the cohort of a stage that has none, close a stage that has all."""
         while not self.finished:
@@ -219,20 +200,13 @@ class Coordinator:
 
     def _cohort(self) -> list[int]:
         """Return who takes part in the stage that opens; nobody, as long as too few are on the roster."""
-        progress, server = self.progress, self.plan.server
-        train = self.joined
-        if len(train) < self.quorum:
+        progress, joined = self.progress, self.joined
+        if len(joined) < self.quorum:
             return []
         if progress.stage == "evaluate":
-            # Held-out participants are no part of the quorum, so the first evaluation gives them time to come.
-            expected = self.roster | (self._held_out if progress.round == 0 else set())
-            return sorted(expected - self._away) or train
-        here = [k for k in train if k not in self._away]
-        candidates = here if len(here) >= self._min_fit else train
-        size = max(self._min_fit, round(server.fraction_fit * len(candidates)))
-        where = (self.plan.phase_of(progress.round), progress.round, progress.attempt)
-        drawn = generator(self.plan.config.seed, Stream.SELECTION, *where).permutation(candidates)[:size]
-        return sorted({*drawn.tolist(), *self._updates})
+            return evaluators(self.plan, progress.round, self.roster, self._away)
+        drawn = trainers(self.plan, progress.round, progress.attempt, joined, self._away)
+        return sorted({*drawn, *self._updates})  # what was delivered before the round was opened again counts
 
     def _close_training(self, now: float) -> None:
         """Fold the updates, in order of participant number, into the next model, and commit it."""
@@ -330,10 +304,14 @@ class Coordinator:
         if model.layout != self.model.layout:
             raise ConfigError(f"{self.directory.path} holds a run of another network: give another folder")
         progress = self.progress
-        if progress.stage == "train":
-            for k, path in self.directory.collected(progress.round, "update").items():
-                self._updates[k] = admit_update(path, progress.round, self.model.layout)
-        elif progress.stage == "evaluate":
-            for k, path in self.directory.collected(progress.round, "evaluation").items():
-                body = path.read_bytes()
-                self._scores[k] = admit_evaluation(body, self.plan.config.evaluation) | {"bytes": len(body)}
+        kind = {"train": "update", "evaluate": "evaluation"}.get(progress.stage, "")
+        for k, path in self.directory.collected(progress.round, kind).items():
+            try:
+                if kind == "update":
+                    self._updates[k] = admit_update(path, progress.round, self.model.layout)
+                else:
+                    body = path.read_bytes()
+                    self._scores[k] = admit_evaluation(body, self.plan.config.evaluation) | {"bytes": len(body)}
+            except Refused as error:  # a card that lost what it had said to have written: the device is asked again
+                log.warning("%s is damaged, and is dropped: %s", path, error)
+                path.unlink()

@@ -2,27 +2,33 @@
 
 A device makes its key and stores it before it first joins, so an answer that is lost costs nothing: the same name with
 the same key joins again and gets the same number and the same session. On disk are hashes of keys and sessions only.
+
+Where a device token proves the name, a new key takes the old one's place: the device lost its card, or was replaced.
 """
 
 import hashlib
 import hmac
 import json
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgemeta.errors import ConfigError
 from edgemeta.fed.messages import Refused
 from edgemeta.storage import write_atomic
 
+log = logging.getLogger("edgemeta")
+
 
 @dataclass(frozen=True)
 class Member:
-    """A device that has joined. key, session: sha256 of the secrets, in hexadecimal digits."""
+    """A device that has joined. key, session, token: sha256 of the secrets, in hexadecimal digits; token: or ""."""
 
     participant: int
     key: str
     session: str
+    token: str = ""
 
 
 class Roster:
@@ -54,23 +60,34 @@ class Roster:
         """Return what people call a participant, whether it has joined or not."""
         return self._names.get(participant, f"participant {participant}")
 
-    def join(self, name: str, key: str, wanted: int | None = None) -> tuple[int, str]:
+    def join(self, name: str, key: str, wanted: int | None = None, token: str = "") -> tuple[int, str]:
         """Return the participant number of a device and its session, new or the same as before.
 
-        wanted: the number that it asks for; without one the lowest free one. Raises Refused.
+        wanted: the number that it asks for; without one the lowest free one. token: hash of the device token that
+        proves the name. Raises Refused.
         """
         member = self._members.get(name)
         if member is None:
-            member = Member(self._free(wanted), _hash(key), _hash(self._session(name, key)))
+            member = Member(self._free(wanted), _hash(key), _hash(self._session(name, key)), token)
             self._keep({**self._members, name: member})
-        elif not hmac.compare_digest(member.key, _hash(key)):
+        elif not token and not hmac.compare_digest(member.key, _hash(key)):
             raise Refused("name-in-use", f"another device is '{name}' (it has another key): choose another name")
         elif wanted not in (None, member.participant):
             raise Refused(
                 "other-partition",
                 f"'{name}' is participant {member.participant} of this run, and cannot become {wanted}",
             )
+        elif token:
+            proven = replace(member, key=_hash(key), session=_hash(self._session(name, key)), token=token)
+            if proven != member:
+                if proven.key != member.key:
+                    log.warning("'%s' joins with a new key: its card was lost, or two boards have its token", name)
+                self._keep({**self._members, name: proven})
         return member.participant, self._session(name, key)
+
+    def token(self, participant: int) -> str:
+        """Return the hash of the device token with which a participant got its session, "" when it was without one."""
+        return self._members[self._names[participant]].token
 
     def find(self, session: str) -> int | None:
         """Return whose session it is; looked up by its hash, so how long that takes says nothing about sessions."""

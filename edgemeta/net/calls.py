@@ -6,15 +6,19 @@ received in blocks, and a file is whole or absent.
 
 import json
 import os
+import ssl
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from edgemeta.errors import ConfigError, EdgemetaError, StorageError
+from edgemeta.net.head import SECONDS_LEFT
+from edgemeta.net.trust import clock_is_behind, device_context, explained
 from edgemeta.storage import write_atomic
 
 CONNECT_S = 10.0  # a gateway on the same network answers at once or not at all
@@ -27,13 +31,21 @@ class Away(EdgemetaError):
     """The gateway cannot be reached, or what answers is none: try again later."""
 
 
+class ClockBehind(Away):
+    """This machine's time is before the gateway's certificate was made: it cannot be trusted until the time is set."""
+
+
 @dataclass(frozen=True)
 class Answer:
-    """body: what came with it, unless that went to a file. retry_after_s: when the gateway wants to be asked again."""
+    """body: what came with it, unless that went to a file. retry_after_s: when the gateway wants to be asked again.
+
+    seconds_left: how long it waits for what it has asked for.
+    """
 
     status: int
     body: bytes = b""
     retry_after_s: float | None = None
+    seconds_left: float | None = None
 
     def json(self) -> dict[str, Any]:
         """Return the body's JSON object; raises Away when it is none."""
@@ -46,28 +58,42 @@ class Answer:
         return value
 
     @property
-    def reason(self) -> tuple[str, str]:
-        """The (reason, detail) of a refusal, as far as the body says them."""
+    def refusal(self) -> tuple[str, str] | None:
+        """The (reason, detail) with which a gateway refuses, or None: then it is no gateway that refuses."""
         try:
             answer = self.json()
         except Away:
-            return f"status {self.status}", ""
-        return str(answer.get("error", f"status {self.status}")), str(answer.get("detail", ""))
+            return None
+        return (str(answer["error"]), str(answer.get("detail", ""))) if "error" in answer else None
 
 
 class Gateway:
-    """The gateway at a URL. Raises ConfigError when that is no URL of one."""
+    """The gateway at a URL. trust: the PEM certificates that it is trusted by, and no others, where the URL is https://.
 
-    def __init__(self, url: str) -> None:
+    upload_kb_s: the most that a file is sent at, in 1,000 bytes a second. Raises ConfigError when that is no URL of
+    one, or the certificates are none.
+    """
+
+    def __init__(self, url: str, trust: str = "", upload_kb_s: float | None = None) -> None:
+        self._upload_kb_s = upload_kb_s
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
             host = None
-        if host is None or parts.scheme != "http" or parts.query or parts.fragment:
-            raise ConfigError(f"'{url}' is no address of a gateway: expected http://HOST:PORT")
-        self._prefix = parts.path.rstrip("/")
-        self._connection = HTTPConnection(host, port, timeout=CONNECT_S, blocksize=BLOCK)
+        if host is None or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+            raise ConfigError(f"'{url}' is no address of a gateway: expected http://HOST:PORT or https://HOST:PORT")
+        if parts.scheme == "https" and not trust:
+            raise ConfigError(
+                f"'{url}' takes a join file, which says which certificate to trust: "
+                "'edgemeta enroll' on the gateway makes one, use it as --join FILE"
+            )
+        self._prefix, self._host = parts.path.rstrip("/"), host
+        self._connection = (
+            HTTPSConnection(host, port, timeout=CONNECT_S, blocksize=BLOCK, context=device_context(trust))
+            if parts.scheme == "https"
+            else HTTPConnection(host, port, timeout=CONNECT_S, blocksize=BLOCK)
+        )
 
     def close(self) -> None:
         """Close the connection; another call opens it again."""
@@ -96,7 +122,7 @@ class Gateway:
             answer = self._receive(response, into, max_bytes)
         except (OSError, HTTPException, ValueError) as error:
             self.close()
-            raise Away(_said(error)) from error
+            raise self._away(error) from error
         except BaseException:  # what is left of a broken exchange must not be taken for the next answer
             self.close()
             raise
@@ -113,6 +139,8 @@ class Gateway:
                 size = len(content) if isinstance(content, bytes) else os.fstat(content.fileno()).st_size
                 kind = "application/json" if isinstance(content, bytes) else "application/octet-stream"
                 headers |= {"Content-Length": str(size), "Content-Type": kind}
+            if self._upload_kb_s and not isinstance(content, bytes | None):
+                content = cast(BinaryIO, _Paced(content, 1000 * self._upload_kb_s))
             try:
                 if connection.sock is None:
                     connection.connect()
@@ -124,19 +152,52 @@ class Gateway:
                         raise
                     return connection.getresponse()  # refused before all of it was sent: the answer may be there
                 return connection.getresponse()
-            except ConnectionError:  # http.client's RemoteDisconnected too
+            except (ConnectionError, ssl.SSLError):  # http.client's RemoteDisconnected too
                 connection.close()
                 if not again:
                     raise
         return self._ask(method, path, session, body, wait_s, again=False)
 
+    def _away(self, error: Exception) -> Away:
+        if isinstance(error, ssl.SSLError):
+            text = explained(error, self._host)
+            return ClockBehind(text) if clock_is_behind(error) else Away(text)
+        if isinstance(error, RemoteDisconnected):
+            return Away("it closed the connection without an answer")
+        return Away(_said(error))
+
     def _receive(self, response: HTTPResponse, into: Path | None, max_bytes: int) -> Answer:
-        status, after = response.status, response.headers.get("Retry-After", "")
-        retry_after_s = float(after) if after.isascii() and after.isdecimal() and len(after) < 6 else None
+        status, retry_after_s = response.status, _seconds(response, "Retry-After")
+        seconds_left = _seconds(response, SECONDS_LEFT)
         if into is not None and status == 200:
             write_atomic(into, _blocks(response, max_bytes))
-            return Answer(status, b"", retry_after_s)
-        return Answer(status, b"".join(_blocks(response, MAX_ANSWER_BYTES)), retry_after_s)
+            return Answer(status, b"", retry_after_s, seconds_left)
+        return Answer(status, b"".join(_blocks(response, MAX_ANSWER_BYTES)), retry_after_s, seconds_left)
+
+
+class _Paced:
+    """A file that is read no faster than so many bytes a second."""
+
+    def __init__(self, file: BinaryIO, bytes_s: float) -> None:
+        self._file, self._bytes_s = file, bytes_s
+
+    def read(self, size: int) -> bytes:
+        block = self._file.read(size)
+        time.sleep(len(block) / self._bytes_s)
+        return block
+
+
+def _seconds(response: HTTPResponse, header: str) -> float | None:
+    text = response.headers.get(header, "")
+    return float(text) if text.isascii() and text.isdecimal() and len(text) < 7 else None
+
+
+def host_of(url: str) -> str:
+    """Return the host in a URL, "" when there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _blocks(response: HTTPResponse, max_bytes: int) -> Iterator[bytes]:

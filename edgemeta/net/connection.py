@@ -5,6 +5,7 @@ Every wait has an end in `Limits`, and no buffer grows with the size of a body o
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, aclosing, suppress
@@ -21,9 +22,14 @@ from edgemeta.net.exchange import (
     response_head,
 )
 from edgemeta.net.http1 import NEED_DATA, Event, Limits, Parser, ProtocolError, Request
+from edgemeta.net.seldom import Seldom
 
 log = logging.getLogger("edgemeta")
 
+MISMATCHES = {
+    "tls-to-plain-port": "speaks TLS, and this gateway does not: its address begins with http:// here",
+    "plain-to-tls-port": "speaks plain HTTP, and this gateway speaks TLS: its address begins with https:// here",
+}
 PIECE = 1 << 15  # bytes taken from the peer at once
 Handler = Callable[[Request, Body], Awaitable[Response]]
 
@@ -35,7 +41,14 @@ class Service:
     handler: Handler
     limits: Limits
     refusals: Counter[str] = field(default_factory=Counter)
+    logged: Seldom = field(default_factory=Seldom)
     closing: bool = False
+
+    def refused(self, error: ProtocolError, peer: str) -> None:
+        """Count a refusal; one that whoever set up gateway and device has to hear of is logged too, now and then."""
+        self.refusals[error.reason] += 1
+        if error.reason in MISMATCHES and self.logged.due(error.reason, time.monotonic()):
+            log.warning("%s %s", peer, MISMATCHES[error.reason])
 
 
 class Protocol(asyncio.StreamReaderProtocol):
@@ -92,12 +105,12 @@ class Connection:
         except Exception:
             log.exception("a connection was cut in the middle of an answer")
 
-    async def turn_away(self, linger: bool) -> None:
-        """Say that there are too many connections; cheap, for when there are far too many."""
-        wait = {"Retry-After": str(self._limits.retry_after_s)}
-        self._service.refusals["too-many-connections"] += 1
+    async def turn_away(self, error: ProtocolError, linger: bool) -> None:
+        """Say why no request is taken at all; cheap, for when there are far too many peers."""
+        wait = {"Retry-After": str(self._limits.retry_after_s)} if error.status == 503 else None
+        self._service.refused(error, self._peer)
         try:
-            response = refusal(503, "too-many-connections", "the gateway is busy: try again later", wait)
+            response = refusal(error.status, error.reason, error.detail, wait)
             await self._send(response_head(response, keep_alive=False), response)
             if linger:
                 await self._hang_up()
@@ -186,7 +199,7 @@ class Connection:
         if not isinstance(error, ProtocolError):
             log.error("a request ended in an error", exc_info=error)
             return refusal(500, "internal-error", "the gateway failed on this request; its log says why")
-        self._service.refusals[error.reason] += 1
+        self._service.refused(error, self._peer)
         return refusal(error.status, error.reason, error.detail)
 
     async def _send_continue(self) -> None:

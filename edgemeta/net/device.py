@@ -1,5 +1,6 @@
 """A device: it asks the gateway for work, trains on its own data, and keeps a model that is adapted to it."""
 
+import hashlib
 import json
 import logging
 import math
@@ -18,9 +19,12 @@ from edgemeta.errors import ConfigError, DataError, DivergedError, InputError, S
 from edgemeta.fed.messages import PROTOCOL, Work
 from edgemeta.fed.own import Source
 from edgemeta.meta import TrainedModel
-from edgemeta.net.calls import Answer, Away, Gateway
+from edgemeta.net.calls import Answer, Away, ClockBehind, Gateway
+from edgemeta.net.guard import Guard, NoMemory
 from edgemeta.net.joined import Joined, read_joined
+from edgemeta.net.joinfile import JoinFile, read_join_file
 from edgemeta.net.personal import in_use, newest, personalise, settings_of
+from edgemeta.net.profile import Profile, read_profile
 from edgemeta.net.state import DeviceState
 from edgemeta.net.tasks import Done, Tasks
 from edgemeta.nn import Vector
@@ -37,36 +41,48 @@ NOT_WANTED = (409, 410, 413, 422)  # answers to a result that sending it again w
 class Device:
     """One device and its state directory, for one process at a time.
 
-    server: the gateway's URL. data: a SPEC (a folder is read again for each task, so it may grow), arrays (x, y) or
+    server: the gateway's URL; join: a join file instead, which says that, this device's name, the token that proves it
+    and the certificate to trust. data: a SPEC (a folder is read again for each task, so it may grow), arrays (x, y) or
     ((x_train, y_train), (x_test, y_test)) whose integer labels index the run's classes, or a function that returns
     either. name: what the gateway calls this device; the host's name, when None. partition_id: of the data, take this
-    part under the run's partition. rng: draws the jitter between tries. Raises ConfigError for a malformed URL,
+    part under the run's partition. profile: a file of limits (`edgemeta.net.profile`; not its nice level, as the
+    process is the caller's). rng: draws the jitter between tries. Raises ConfigError for a malformed URL,
     StorageError when the state directory cannot be written or another process uses it.
     """
 
     def __init__(
         self,
-        server: str,
-        data: Source,
+        server: str | None = None,
+        data: Source = "synthetic",
         state: str | Path = "edgemeta-state",
         name: str | None = None,
         partition_id: int | None = None,
         *,
+        join: str | Path | None = None,
+        profile: str | Path | None = None,
         rng: np.random.Generator | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._gateway = Gateway(server)
+        if (server is None) == (join is None):
+            raise ConfigError("a device takes the gateway's URL or a join file, and not both")
+        joins = JoinFile(server or "", "", "") if join is None else read_join_file(join)
+        if join is not None and name not in (None, joins.name):
+            raise ConfigError(f"the join file {join} is for '{joins.name}', and not for '{name}': leave out the name")
+        self._profile = read_profile(profile) if profile is not None else Profile()
+        self._gateway, self._token = Gateway(joins.url, joins.certificate, self._profile.upload_kb_s), joins.token
         self._rng, self._clock = rng or np.random.default_rng(), clock
         self._not_before, self._failures = -math.inf, 0
         self._personal: TrainedModel | None = None
         self._state = DeviceState(Path(state))
-        self._tasks = Tasks(self._state, data, partition_id, clock)
+        self._tasks = Tasks(self._state, data, partition_id, Guard(self._profile.memory_mb), clock)
         self._identity = self._state.identity()
         asked = {
-            "server": server,
-            "name": name or self._identity.get("name") or socket.gethostname(),
+            "server": joins.url,
+            "name": joins.name or name or self._identity.get("name") or socket.gethostname(),
             "partition_id": partition_id,
         }
+        if self._token:  # a newer one is used at once, so that the gateway can drop the older one
+            asked["token"] = hashlib.sha256(self._token.encode()).hexdigest()
         # Whoever moved to another gateway, or is to be another device, joins first and then sees what is still of use.
         moved = any(self._identity.get(key) != value for key, value in asked.items())
         self._run = None if moved else self._joined_before()
@@ -85,6 +101,11 @@ class Device:
         self._gateway.close()
         self._state.close()
 
+    @property
+    def training(self) -> bool:
+        """Whether a local step is at work now: a signal handler that waits for its end loses nothing."""
+        return self._tasks.training
+
     def step(self, budget_s: float = 5.0, *, wait_s: float = 0.0) -> Done:
         """Do one exchange with the gateway, or local steps until the budget is used, and return what was done.
 
@@ -97,13 +118,15 @@ class Device:
             return Done("waiting", f"waiting {left:.1f} s before the next try", left)
         try:
             return self._next(budget_s, wait_s)
+        except ClockBehind as error:
+            return self._later("clock", f"waiting for the clock: {error}")
         except Away as error:
             return self._later("away", f"gateway away: {error}")
         except StorageError as error:
             return self._later("storage", str(error))
-        except DivergedError as error:
-            self._tasks.drop()
-            return self._later("diverged", str(error))
+        except (NoMemory, MemoryError, DivergedError) as error:
+            self._tasks.drop()  # a later one may be smaller, or tamer
+            return self._later("diverged" if isinstance(error, DivergedError) else "memory", str(error))
         except InputError:
             self._later("", "")  # a caller that goes on all the same does not hammer the gateway
             raise
@@ -151,14 +174,13 @@ class Device:
         if "key" not in self._identity:
             self._keep(key=secrets.token_hex(16))
         asked = {key: self._identity[key] for key in ("name", "key", "partition_id")} | {"version": PROTOCOL}
-        answer = self._gateway.call("POST", "/v1/join", body=json.dumps(asked).encode())
-        if answer.status in (409, 422, 426):
-            reason, detail = answer.reason
-            raise ConfigError(f"the gateway does not let '{asked['name']}' join ({reason}): {detail}")
+        answer = self._gateway.call("POST", "/v1/join", session=self._token, body=json.dumps(asked).encode())
+        if answer.status in (401, 403, 409, 422, 426) and answer.refusal:
+            raise ConfigError(f"the gateway does not let '{asked['name']}' join: {': '.join(answer.refusal)}")
         said = self._good(answer).json()
         if not {"participant", "session", "data", "model"} <= said.keys():
             raise Away("it answered a join with something else: is it an edgemeta gateway?")
-        run = read_joined(said)
+        run = read_joined(said, self._profile.threads)
         another = self._identity.get("session") not in (None, run.session)  # a session is one device's in one run
         if another:
             self._tasks.forget_run()
@@ -172,15 +194,18 @@ class Device:
 
     def _ask(self, run: Joined, wait_s: float) -> Done:
         answer = self._call("GET", f"/v1/work?wait={wait_s:g}", wait_s=wait_s, into=self._state.work)
-        if answer.status == 410:
+        if answer.status == 410 and answer.refusal:
             return self._over(run)
         if answer.status == 204:
             self._failures = 0
             self._personalise_newest()
-            pause = min(answer.retry_after_s or 1.0, LONGEST_ASKED_S) * self._rng.uniform(1, 1.25)
+            self._tasks.release()
+            asked = min(answer.retry_after_s or 1.0, LONGEST_ASKED_S)
+            pause = max(asked, self._profile.poll_s) * self._rng.uniform(1, 1.25)
             self._not_before = self._clock() + pause
             return Done("idle", "nothing to do", pause)
         self._good(answer)
+        self._tasks.ends_in(answer.seconds_left)
         task = self._tasks.current(run)
         if task is None:
             self._known = False  # join again to learn what run this is
@@ -193,13 +218,13 @@ class Device:
         what = "update" if train else "evaluation"
         body = self._state.update if train else self._state.scores.read_bytes()
         answer = self._call("POST", f"/v1/rounds/{work.round}/{what}", body=body)
-        if answer.status in NOT_WANTED:
-            reason, detail = answer.reason
+        if answer.status in NOT_WANTED and answer.refusal:
             self._tasks.drop()
-            text = f"the gateway does not want the {what} of round {work.round} ({reason}): {detail}"
+            text = f"the gateway does not want the {what} of round {work.round}: {': '.join(answer.refusal)}"
             # What came too late is no trouble, but a refused one would be made the same again.
             return Done("discarded", text) if answer.status in (409, 410) else self._later("discarded", text)
-        self._good(answer)
+        if self._good(answer).json().get("accepted") is not True:  # of a network's log-in page, say
+            raise Away("it did not say that it accepted what it was sent")
         self._failures = 0
         self._tasks.done()
         if not train:
@@ -247,7 +272,7 @@ class Device:
     def _good(self, answer: Answer) -> Answer:
         if answer.status != 200:
             self._not_before = self._clock() + min(answer.retry_after_s or 0.0, LONGEST_ASKED_S)
-            raise Away(f"it answered {answer.status} ({': '.join(filter(None, answer.reason))})")
+            raise Away(f"it answered {answer.status} {': '.join(answer.refusal or ())}".rstrip())
         return answer
 
     def _later(self, kind: str, text: str) -> Done:
@@ -260,7 +285,8 @@ class Device:
 
     def _joined_before(self) -> Joined | None:
         try:
-            return read_joined(self._identity["joined"] | {"session": self._identity["session"]})
+            said = self._identity["joined"] | {"session": self._identity["session"]}
+            return read_joined(said, self._profile.threads)
         except (KeyError, TypeError, ConfigError):
             return None
 

@@ -18,6 +18,7 @@ from edgemeta.errors import StorageError
 from edgemeta.fed import Coordinator
 from edgemeta.fed.messages import Refused
 from edgemeta.fed.roster import Roster
+from edgemeta.fed.tokens import Tokens, digest
 from edgemeta.net.exchange import Body, off_loop
 from edgemeta.net.seldom import Seldom
 from edgemeta.storage import storing
@@ -37,9 +38,13 @@ class Gateway:
     """
 
     def __init__(
-        self, coordinator: Coordinator, roster: Roster, on_round: Callable[[Mapping[str, Any]], None] = lambda _: None
+        self,
+        coordinator: Coordinator,
+        roster: Roster,
+        tokens: Tokens,
+        on_round: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> None:
-        self.coordinator, self.roster, self._on_round = coordinator, roster, on_round
+        self.coordinator, self.roster, self.tokens, self._on_round = coordinator, roster, tokens, on_round
         self.size = coordinator.model.layout.size
         self.refusals: Counter[str] = Counter()
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
@@ -56,11 +61,14 @@ class Gateway:
             shutil.rmtree(self._incoming, ignore_errors=True)  # of uploads that a kill cut off
             self._incoming.mkdir()
 
-    async def join(self, name: str, key: str, wanted: int | None) -> tuple[int, str]:
-        """Put a device on the roster, and return its participant number and session."""
+    async def join(self, name: str, key: str, wanted: int | None, token: str | None = None) -> tuple[int, str]:
+        """Put a device on the roster, and return its participant number and session. token: what proves its name."""
+        if token is not None:
+            await off_loop(self.tokens.use, name, token)
+        hashed = "" if token is None else digest(token)
         async with self._turn():
             known = len(self.roster.names)
-            participant, session = await off_loop(self.roster.join, name, key, wanted)
+            participant, session = await off_loop(self.roster.join, name, key, wanted, hashed)
             self.coordinator.join(participant)
             self.heard[participant] = time.monotonic()
         if len(self.roster.names) > known:
@@ -68,6 +76,11 @@ class Gateway:
             log.info("%s joined as participant %d (%d of %d)", name, participant, known + 1, participants)
             self._wake()  # it may be the one that was waited for
         return participant, session
+
+    def find(self, session: str) -> int | None:
+        """Return whose session it is. Where tokens are on, it lives no longer than the token that it was got with."""
+        participant = self.roster.find(session)
+        return None if participant is None or not self._may(participant) else participant
 
     async def work(self, participant: int, wait_s: float) -> tuple[bytes, BinaryIO] | None:
         """Return a participant's task as the message's header and the open model file, or None after wait_s seconds.
@@ -78,6 +91,7 @@ class Gateway:
         while True:
             changed = self._changed  # taken before asking: what changes after that is not missed
             async with self._turn():
+                self._check(participant)
                 task = await off_loop(self.coordinator.work, participant, time.monotonic())
                 self.heard[participant] = time.monotonic()
                 if task is not None:
@@ -96,34 +110,40 @@ class Gateway:
 
     async def deliver(self, participant: int, round_number: int, body: Body) -> None:
         """Accept an update: when this returns, it is on disk and will count, or has counted already."""
+        self.heard[participant] = time.monotonic()
+        if not self.coordinator.is_new("train", participant, round_number):
+            return  # and what is refused raised: neither wears the card out
         path = self._incoming / f"{participant:06d}-{next(self._uploads)}"
         try:
             self.traffic["bytes_up"] += await body.save(path, 4 * self.size + UPDATE_EXTRA_BYTES)
             async with self._turn():
-                self.heard[participant] = time.monotonic()
+                self._check(participant)
                 await off_loop(self.coordinator.deliver, participant, round_number, path, time.monotonic())
         finally:
             await off_loop(path.unlink, missing_ok=True)  # refused, a repeated one, or cut off
 
     async def deliver_evaluation(self, participant: int, round_number: int, scores: bytes) -> None:
         """Accept a participant's scores of the current model."""
+        self.heard[participant] = time.monotonic()
         self.traffic["bytes_up"] += len(scores)
         async with self._turn():
-            self.heard[participant] = time.monotonic()
             await off_loop(self.coordinator.deliver_evaluation, participant, round_number, scores, time.monotonic())
 
     async def watch(self) -> None:
-        """Act on deadlines, try again what a full disk kept from happening, and say what is waited for; never ends."""
+        """Act on deadlines, retry what a full disk kept from happening, say what is waited for; until it is over."""
         while True:
             changed, pause_s = self._changed, TICK_S
             try:
                 async with self._turn() as coordinator:
                     await off_loop(coordinator.tick, time.monotonic())
+                if coordinator.finished:
+                    log.info("the run is over; its model is answered until this gateway is stopped")
+                    return
                 if coordinator.progress.cohort:
                     pause_s = min(TICK_S, coordinator.seconds_left(time.monotonic()))
             except (StorageError, OSError) as error:
                 self.storage_failed(error)
-            if self._waiting.due("", time.monotonic()) and not self.coordinator.finished:
+            if self._waiting.due("", time.monotonic()):
                 log.info("%s", self.waiting_for())
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -134,11 +154,13 @@ class Gateway:
         self.stopping = True
         self._wake()
 
-    def refused(self, refusal: Refused, peer: str) -> None:
-        """Count a refusal, and log it, less and less often for the same reason."""
+    def refused(self, refusal: Refused, participant: int | None, peer: str) -> None:
+        """Count a refusal, and log it, less and less often for the same reason; participant: None for strangers."""
         self.refusals[refusal.reason] += 1
-        if refusal.reason not in EXPECTED and self._refused.due(refusal.reason, time.monotonic()):
-            log.warning("refused %s (%s): %s", peer, refusal.reason, refusal)
+        due = refusal.reason not in EXPECTED and self._refused.due((participant, refusal.reason), time.monotonic())
+        if due:
+            who = peer if participant is None else self.roster.name(participant)
+            log.warning("refused %s (%s): %s", who, refusal.reason, refusal)
 
     def storage_failed(self, error: Exception) -> None:
         """Log, less and less often, that something could not be written."""
@@ -152,13 +174,22 @@ class Gateway:
             return "the run is over"
         what = f"round {progress.round}" + (", evaluation" if progress.stage == "evaluate" else "")
         if not progress.cohort:
-            return f"{what}: {len(coordinator.joined)} of {coordinator.quorum} devices have joined"
+            return f"{what}: {len(coordinator.joined)} of {coordinator.quorum} training devices have joined"
         missing = [self.roster.name(k) for k in coordinator.missing]
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         return (
             f"{what}: {len(progress.cohort) - len(missing)} of {len(progress.cohort)} devices, "
             f"{coordinator.seconds_left(time.monotonic()):.0f} s left, missing: {', '.join(missing[:SHOWN])}{more}"
         )
+
+    def _may(self, participant: int) -> bool:
+        tokens, roster = self.tokens, self.roster
+        return not tokens.required or tokens.is_good(roster.name(participant), roster.token(participant))
+
+    def _check(self, participant: int) -> None:
+        """Refuse who was let in, and whose token was revoked while it waited."""
+        if not self._may(participant):
+            raise Refused("unknown-session", "this session ended with its device token: join again")
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Coordinator]:

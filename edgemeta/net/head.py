@@ -17,6 +17,7 @@ _TARGET = re.compile(rb"(?:https?://[!\"$-.0->@-~]+)?(/[!\"$->@-~]*)(?:\?([!\"$-
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _HOST = re.compile(r"[0-9A-Za-z._:\[\]%-]*")
 _LENGTH = re.compile(r"[0-9]{1,15}")
+SECONDS_LEFT = "X-Edgemeta-Seconds-Left"  # comes with a task: for how long the gateway waits for its result
 _NEEDS_LENGTH = ("POST", "PUT", "PATCH")
 
 

@@ -24,8 +24,11 @@ class Joined:
     last_round: int | None
 
 
-def read_joined(answer: Mapping[str, Any]) -> Joined:
-    """Return the answer to a join, checked; raises ConfigError when this device cannot take part in such a run."""
+def read_joined(answer: Mapping[str, Any], threads: int = 1) -> Joined:
+    """Return the answer to a join, checked, its network with so many threads.
+
+    Raises ConfigError when this device cannot take part in such a run.
+    """
     try:
         data, model = dict(answer["data"]), answer["model"]
         participant, session, seed, last = answer["participant"], answer["session"], data.pop("seed"), None
@@ -37,6 +40,7 @@ def read_joined(answer: Mapping[str, Any]) -> Joined:
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise ValueError("classes must be a list of names")
         network = _network(model, len(classes))
+        network.threads = threads
         if network.layout.fingerprint != model["layout"]:
             raise ValueError(f"its layout is {model['layout']}, and here it would be {network.layout.fingerprint}")
         return Joined(participant, session, record_from(DataConfig, data), seed, network, tuple(classes), last)

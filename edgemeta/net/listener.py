@@ -12,16 +12,20 @@ import asyncio
 import socket
 import ssl as tls
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from edgemeta.errors import InputError
 from edgemeta.net.connection import Connection, Handler, Protocol, Service
-from edgemeta.net.http1 import Limits
+from edgemeta.net.door import Door
+from edgemeta.net.http1 import Limits, ProtocolError
 
 BACKLOG = 1024  # connections the kernel holds until they are accepted: devices come back all at once
 # Bytes in the kernel for each connection, which may double them: enough for 1 MB/s up and 2.5 MB/s down over a line
 # of 50 ms, and far more nearby. Left to itself the kernel gives a slow reader 2.5 MB and more.
 RECEIVE_BUFFER, SEND_BUFFER = 1 << 16, 1 << 17
+BUSY = ProtocolError(503, "too-many-connections", "the gateway is busy: try again later")
+TLS_ONLY = ProtocolError(400, "plain-to-tls-port", "this port speaks TLS: use https:// in the address, or a join file")
 
 
 class Listener:
@@ -32,6 +36,7 @@ class Listener:
         self.refusals: Counter[str] = self._service.refusals
         self._served: dict[asyncio.Task[None], Connection] = {}
         self._turned_away: dict[asyncio.Task[None], Connection] = {}
+        self._doors: set[asyncio.Task[None]] = set()
 
     def start(self, server: asyncio.Server) -> None:
         """Take over the server that calls `connected`."""
@@ -42,6 +47,11 @@ class Listener:
         """Stop listening, let answers under way finish for limits.close_grace_s, then cut what is left."""
         self._service.closing = True
         self._server.close()
+        doors = set(self._doors)
+        for task in doors:
+            task.cancel()
+        if doors:
+            await asyncio.wait(doors)
         connections = {**self._served, **self._turned_away}
         for task, connection in connections.items():
             if not connection.busy:
@@ -55,16 +65,39 @@ class Listener:
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end, or turn it away when there are too many."""
+        full = len(self._served) >= self._service.limits.max_connections
+        await self._hold(reader, writer, BUSY if full else None)
+
+    async def unencrypted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Tell a peer that speaks plain HTTP that TLS is spoken here."""
+        await self._hold(reader, writer, TLS_ONLY)
+
+    def door(self, context: tls.SSLContext) -> Door:
+        """Return what a new connection meets first where TLS is spoken."""
+        limits = self._service.limits
+        return Door(
+            context,
+            lambda: _protocol(self.connected),
+            lambda: _protocol(self.unencrypted),
+            inside=self._doors,
+            most=limits.max_connections,
+            patience_s=limits.idle_s,
+            logged=self._service.logged,
+        )
+
+    async def _hold(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, error: ProtocolError | None
+    ) -> None:
+        """Keep account of a connection from here to its end. error: why it is not served, if it is not."""
         connection, task = Connection(self._service, reader, writer), asyncio.current_task()
         assert task is not None
-        full = len(self._served) >= self._service.limits.max_connections
-        crowd = self._turned_away if full else self._served
+        crowd = self._turned_away if error else self._served
         try:
             if self._service.closing or len(crowd) >= self._service.limits.max_connections:
-                await connection.turn_away(linger=False)
+                await connection.turn_away(error or BUSY, linger=False)
                 return
             crowd[task] = connection
-            await (connection.turn_away(linger=True) if full else connection.serve())
+            await (connection.turn_away(error, linger=True) if error else connection.serve())
         except asyncio.CancelledError:
             pass  # cut by close; asyncio would log it as an error
         finally:
@@ -72,6 +105,13 @@ class Listener:
             with suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()  # so that nothing of it is left when `close` returns
             crowd.pop(task, None)
+
+
+def _protocol(serve_one: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> Protocol:
+    # The limit of 1 has the stream stop receiving while anything is unread: 64 uploads at once grew the process by
+    # 11 MiB, and with asyncio's and the kernel's own sizes by more than 31.
+    loop = asyncio.get_running_loop()
+    return Protocol(asyncio.StreamReader(1, loop), serve_one, loop)
 
 
 async def serve(handler: Handler, host: str, port: int, limits: Limits, ssl: tls.SSLContext | None = None) -> Listener:
@@ -83,22 +123,11 @@ async def serve(handler: Handler, host: str, port: int, limits: Limits, ssl: tls
     loop = asyncio.get_running_loop()
     listener = Listener(handler, limits)
 
-    def protocol() -> Protocol:
-        # The limit of 1 has the stream stop receiving while anything is unread: 64 uploads at once grew the process by
-        # 11 MiB, and with asyncio's and the kernel's own sizes by more than 31.
-        return Protocol(asyncio.StreamReader(1, loop), listener.connected, loop)
+    def newcomer() -> asyncio.Protocol:
+        return _protocol(listener.connected) if ssl is None else listener.door(ssl)
 
-    handshake_s = None if ssl is None else limits.idle_s
     try:
-        server = await loop.create_server(
-            protocol,
-            host,
-            port,
-            ssl=ssl,
-            ssl_handshake_timeout=handshake_s,
-            backlog=BACKLOG,
-            start_serving=False,
-        )
+        server = await loop.create_server(newcomer, host, port, backlog=BACKLOG, start_serving=False)
         for listening in server.sockets:  # accepted sockets inherit these
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

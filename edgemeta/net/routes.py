@@ -1,7 +1,6 @@
 """The gateway's requests and answers (the protocol page defines them): from HTTP to the run, and back."""
 
 import asyncio
-import ipaddress
 import json
 import logging
 import math
@@ -9,14 +8,17 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from edgemeta import __version__
 from edgemeta.config import to_dict
 from edgemeta.errors import StorageError
 from edgemeta.fed.messages import PROTOCOL, Refused
+from edgemeta.net.address import is_loopback
 from edgemeta.net.exchange import Body, FilePart, Response, json_answer
 from edgemeta.net.gateway import Gateway
+from edgemeta.net.head import SECONDS_LEFT
 from edgemeta.net.http1 import Request
 
 log = logging.getLogger("edgemeta")
@@ -29,7 +31,11 @@ TENSORS = {"Content-Type": "application/octet-stream"}
 STATUS = {  # of a refusal, by its reason; every other one is 422
     "bad-json": 400,
     "unknown-session": 401,
-    "loopback-only": 403,
+    "token-required": 401,
+    "bad-token": 401,
+    "revoked": 401,
+    "wrong-device": 403,
+    "operator-only": 403,
     "not-found": 404,
     "wrong-method": 405,
     "name-in-use": 409,
@@ -56,7 +62,7 @@ async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
     except StorageError as error:
         gateway.storage_failed(error)
         refused = Refused("storage", "the gateway cannot write this to its disk now: try again later")
-    gateway.refused(refused, body.peer)
+    gateway.refused(refused, _caller(gateway, request), body.peer)
     facts: dict[str, Any] = {"error": refused.reason, "detail": str(refused)}
     if refused.reason in ("wrong-round", "not-in-cohort"):
         facts["round"] = gateway.coordinator.progress.round
@@ -84,41 +90,71 @@ def _route(request: Request) -> Route:
     raise Refused("not-found", f"there is no {request.path[:100]} here")
 
 
-async def _join(gateway: Gateway, _: Request, body: Body) -> Response:
+async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
+    token, owner = _enrolled(gateway, request)
     asked = _object(await body.read(MAX_JOIN_BYTES))
     _check_version(asked.get("version"))
     name, key = asked.get("name"), asked.get("key")
     wanted, layout = asked.get("partition_id"), asked.get("layout")
     if not (isinstance(name, str) and 1 <= len(name) <= 64 and name.isprintable()):
         raise Refused("bad-field", "name: expected 1 to 64 printable characters")
+    if owner not in (None, name):
+        raise Refused(
+            "wrong-device", f"this token is not the one of '{name}': one token cannot speak for another device"
+        )
     if not (isinstance(key, str) and 16 <= len(key) <= 256 and key.isascii() and key.isprintable()):
         raise Refused("bad-field", "key: expected 16 to 256 ASCII characters, random ones, that the device keeps")
     if wanted is not None and type(wanted) is not int:
         raise Refused("bad-field", "partition_id: expected a whole number, or nothing")
-    config, model = gateway.coordinator.plan.config, gateway.coordinator.model
-    if layout not in (None, model.layout.fingerprint):
-        raise Refused("wrong-layout", f"layout {layout!r}: this run has {model.layout.fingerprint}")
-    participant, session = await gateway.join(name, key, wanted)
-    settings = to_dict(config)
+    fingerprint = gateway.coordinator.model.layout.fingerprint
+    if layout not in (None, fingerprint):
+        raise Refused("wrong-layout", f"layout {layout!r}: this run has {fingerprint}")
+    participant, session = await gateway.join(name, key, wanted, token)
+    joined = {"protocol": PROTOCOL, "participant": participant, "session": session}
+    return json_answer(200, joined | _described(gateway))
+
+
+async def _run(gateway: Gateway, request: Request, _: Body) -> Response:
+    """Answer what a device wants to know before it joins: it costs no place in the run."""
+    owner = _enrolled(gateway, request)[1]
+    plan, number = gateway.coordinator.plan, gateway.coordinator.progress.round
+    recipe = {key: value for key, value in asdict(plan.recipe(max(number, 1))).items() if value is not None}
+    facts = {
+        "protocol": PROTOCOL,
+        "time": round(time.time()),
+        "name": owner,
+        "round": number,
+        "recipe": recipe,
+        "round_deadline_s": plan.config.server.round_deadline_s,
+    }
+    return json_answer(200, facts | _described(gateway))
+
+
+def _described(gateway: Gateway) -> dict[str, Any]:
+    """Return what a device needs to know of the run."""
+    plan, model = gateway.coordinator.plan, gateway.coordinator.model
+    settings = to_dict(plan.config)
     data = {field: value for field, value in settings["data"].items() if field != "source"}
-    return json_answer(
-        200,
-        {
-            "protocol": PROTOCOL,
-            "participant": participant,
-            "session": session,
-            "last_round": gateway.coordinator.plan.last_round,
-            "data": {**data, "seed": config.seed},
-            "model": {
-                "name": model.name,
-                "input_shape": list(model.input_shape),
-                "classes": settings["model"]["classes"],
-                "normalization": {"mean": model.normalization.mean, "std": model.normalization.std},
-                "layout": model.layout.fingerprint,
-                "loss": model.loss,
-            },
+    return {
+        "last_round": plan.last_round,
+        "data": {**data, "seed": plan.config.seed},
+        "model": {
+            "name": model.name,
+            "input_shape": list(model.input_shape),
+            "classes": settings["model"]["classes"],
+            "normalization": {"mean": model.normalization.mean, "std": model.normalization.std},
+            "layout": model.layout.fingerprint,
+            "loss": model.loss,
         },
-    )
+    }
+
+
+def _enrolled(gateway: Gateway, request: Request) -> tuple[str | None, str | None]:
+    """Return the device token of a request and whose it is, (None, None) where the run takes none."""
+    if not gateway.tokens.required:
+        return None, None
+    token = _bearer(request)
+    return token, gateway.tokens.owner(token)
 
 
 def _check_version(version: Any) -> None:
@@ -142,7 +178,9 @@ async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
     header, file = task
     asyncio.get_running_loop().call_soon(file.close)  # the listener has its own descriptor by then
     start = 8 + int.from_bytes(file.read(8), "little")  # a model's data is the whole vector, in the layout's order
-    return Response(200, TENSORS, [header, FilePart(file.fileno(), 4 * gateway.size, start)])
+    left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
+    headers = TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}
+    return Response(200, headers, [header, FilePart(file.fileno(), 4 * gateway.size, start)])
 
 
 async def _update(gateway: Gateway, request: Request, body: Body) -> Response:
@@ -164,10 +202,10 @@ async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
     return Response(200, TENSORS, [FilePart(file.fileno(), os.fstat(file.fileno()).st_size)])
 
 
-async def _status(gateway: Gateway, _: Request, body: Body) -> Response:
-    _check_operator(body.peer)
-    coordinator, progress, names = gateway.coordinator, gateway.coordinator.progress, gateway.roster
-    now, heard = time.monotonic(), gateway.heard
+async def _status(gateway: Gateway, request: Request, body: Body) -> Response:
+    _check_operator(gateway, request, body.peer)
+    coordinator, progress, roster = gateway.coordinator, gateway.coordinator.progress, gateway.roster
+    now, heard, missing = time.monotonic(), gateway.heard, gateway.coordinator.missing
     return json_answer(
         200,
         {
@@ -179,13 +217,13 @@ async def _status(gateway: Gateway, _: Request, body: Body) -> Response:
             "stage": progress.stage,
             "seconds_left": round(coordinator.seconds_left(now), 1) if progress.cohort else None,
             "participants": coordinator.plan.config.data.participants,
-            "joined": len(names.names),
-            "cohort": [names.name(k) for k in progress.cohort],
-            "delivered": len(progress.cohort) - len(coordinator.missing),
-            "missing": [names.name(k) for k in coordinator.missing],
+            "joined": len(roster.names),
+            "cohort": [roster.name(k) for k in progress.cohort],
+            "delivered": len(progress.cohort) - len(missing),
+            "missing": [roster.name(k) for k in missing],
             "devices": [
                 {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
-                for k, name in sorted(names.names.items())
+                for k, name in sorted(roster.names.items())
             ],
             "refusals": dict(gateway.refusals + gateway.listener_refusals),
             **gateway.traffic,
@@ -199,6 +237,7 @@ async def _healthz(_gateway: Gateway, _request: Request, _body: Body) -> Respons
 
 ROUTES: list[tuple[str, str, Route]] = [
     ("POST", "/v1/join", _join),
+    ("GET", "/v1/run", _run),
     ("GET", "/v1/work", _work),
     ("POST", "/v1/rounds/[0-9]{1,9}/update", _update),
     ("POST", "/v1/rounds/[0-9]{1,9}/evaluation", _evaluation),
@@ -208,23 +247,25 @@ ROUTES: list[tuple[str, str, Route]] = [
 ]
 
 
-def is_loopback(peer: str) -> bool:
-    """Say whether an IP address is this machine's own."""
-    address = ipaddress.ip_address(peer.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+def _check_operator(gateway: Gateway, request: Request, peer: str) -> None:
+    """Let the operator pass: whoever is on this machine, or has the operator's token."""
+    if not is_loopback(peer) and not gateway.tokens.is_operators(_bearer(request)):
+        raise Refused("operator-only", "this is answered on the gateway itself, or with the operator's token")
 
 
-def _check_operator(peer: str) -> None:
-    """Let the operator pass: who is on this machine. (An operator's token, when there are tokens, is checked here.)"""
-    if not is_loopback(peer):
-        raise Refused("loopback-only", "this is answered on the gateway itself only")
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _caller(gateway: Gateway, request: Request) -> int | None:
+    session = _bearer(request)
+    return None if session is None else gateway.find(session)
 
 
 def _session(gateway: Gateway, request: Request) -> int:
-    """Return who is asking."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    participant = gateway.roster.find(token.strip()) if scheme.lower() == "bearer" else None
+    """Return which participant is asking."""
+    participant = _caller(gateway, request)
     if participant is None:
         raise Refused("unknown-session", "join first, then send its session as 'Authorization: Bearer SESSION'")
     return participant

@@ -1,8 +1,10 @@
 """A gateway's life: open the run, listen, go on until it is stopped, close in order."""
 
 import asyncio
+import logging
 import secrets
 import signal
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,11 +14,15 @@ from typing import Any
 from edgemeta.config import RunConfig
 from edgemeta.fed import Coordinator, Plan, RunDirectory
 from edgemeta.fed.roster import Roster
+from edgemeta.fed.tokens import DEVICES_FILE, Tokens
 from edgemeta.net.gateway import UPDATE_EXTRA_BYTES, Gateway
 from edgemeta.net.http1 import Limits
 from edgemeta.net.listener import serve
+from edgemeta.net.notify import notify, watchdog_s
 from edgemeta.net.routes import answer
 from edgemeta.nn import Model, Vector
+
+log = logging.getLogger("edgemeta")
 
 
 async def run_gateway(
@@ -27,44 +33,72 @@ async def run_gateway(
     host: str,
     port: int,
     *,
+    stopped: asyncio.Future[int],
     on_listening: Callable[[int], None],
-    on_round: Callable[[Mapping[str, Any]], None],
+    on_round: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    tls: ssl.SSLContext | None = None,
+    closed: bool = False,
 ) -> int:
-    """Serve a run, new or the one in `state`, until a signal stops it; return the signal's number.
+    """Serve a run, new or the one in `state`, until `stopped` has a result, and return that.
 
-    theta: where a new run starts. on_listening gets the port. Raises InputError when the address cannot be had,
-    ConfigError when `state` holds another run, and StorageError.
+    config: resolved. theta: where a new run starts. on_listening gets the port. closed: nobody joins without a device
+    token, even while no device is enrolled. Raises InputError when the address
+    cannot be had, ConfigError when `state` holds another run, and StorageError.
     """
-    stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    directory = RunDirectory(state, config)
+    try:
+        roster = Roster(state / "roster.json", config.data.participants, secrets.token_hex(16))
+        tokens = Tokens(state / DEVICES_FILE, required=closed)
+        coordinator = Coordinator(
+            Plan(config), network, theta, directory, roster.names, time.monotonic(), name=roster.name
+        )
+        del theta  # it is in the run's directory now
+        gateway = Gateway(coordinator, roster, tokens, on_round)
+        log.info("run in %s: %s with %d parameters; %s", state, network.name, gateway.size, gateway.waiting_for())
+        if tokens.required:
+            log.info("devices join with the token of their join file ('edgemeta enroll'): %d enrolled", tokens.enrolled)
+        limits = Limits(max_body_bytes=4 * gateway.size + UPDATE_EXTRA_BYTES)
+        listener = await serve(partial(answer, gateway), host, port, limits, tls)
+        gateway.listener_refusals = listener.refusals
+        watch = asyncio.create_task(gateway.watch())
+        watch.add_done_callback(partial(_fail, stopped))
+        beat = asyncio.create_task(_beat())
+        try:
+            on_listening(listener.port)
+            notify("READY=1")
+            return await stopped
+        finally:
+            gateway.stop()
+            await listener.close()
+            watch.cancel()
+            beat.cancel()
+            await asyncio.wait([watch, beat])
+    finally:
+        directory.close()
+
+
+def signalled() -> asyncio.Future[int]:
+    """Return what gets the number of the signal that asks the running loop's process to stop."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[int] = loop.create_future()
 
     def stop(number: int) -> None:
         if not stopped.done():
             stopped.set_result(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    directory = RunDirectory(state, config)
-    try:
-        roster = Roster(state / "roster.json", config.data.participants, secrets.token_hex(16))
-        coordinator = Coordinator(
-            Plan(config), network, theta, directory, roster.names, time.monotonic(), name=roster.name
-        )
-        gateway = Gateway(coordinator, roster, on_round)
-        limits = Limits(max_body_bytes=4 * gateway.size + UPDATE_EXTRA_BYTES)
-        listener = await serve(partial(answer, gateway), host, port, limits)
-        gateway.listener_refusals = listener.refusals
-        watch = asyncio.create_task(gateway.watch())
-        try:
-            on_listening(listener.port)
-            watch.add_done_callback(lambda _: stop(signal.SIGTERM))  # it ends by an error only, raised below
-            await stopped
-        finally:
-            gateway.stop()
-            await listener.close()
-            watch.cancel()
-            await asyncio.wait([watch])
-        if not watch.cancelled():
-            watch.result()  # raises what ended it
-        return stopped.result()
-    finally:
-        directory.close()
+        loop.add_signal_handler(number, stop, number)
+    return stopped
+
+
+async def _beat() -> None:
+    """Tell the service manager again and again that the loop turns."""
+    while every_s := watchdog_s():
+        notify("WATCHDOG=1")
+        await asyncio.sleep(every_s)
+
+
+def _fail(stopped: asyncio.Future[int], watch: asyncio.Task[None]) -> None:
+    """Have the gateway end with the error that ended its watch, rather than go on without one."""
+    if not watch.cancelled() and (error := watch.exception()) and not stopped.done():
+        stopped.set_exception(error)

@@ -73,7 +73,7 @@ class DeviceState:
 
     def save_identity(self, identity: Mapping[str, Any]) -> None:
         """Keep who this device is."""
-        write_atomic(self.path / "device.json", [json.dumps(identity).encode()])
+        write_atomic(self.path / "device.json", [json.dumps(identity).encode()], private=True)
 
     def load_local(self, work: Work) -> LocalState | None:
         """Return where the local steps of a task are, or None when none are kept that can be used."""

@@ -7,6 +7,7 @@ do not depend on how many threads there are, so that the bits of a result do not
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -31,10 +32,15 @@ class Workspace:
     def __init__(self, whole: "Workspace | None" = None) -> None:
         self._buffers: dict[Any, Array] = {}
         self._parts: dict[Any, Workspace] = {}
-        self._whole = whole or self  # the workspace that this one is a part of
+        self._of = whole and weakref.ref(whole)  # weak: in a circle, dropping the workspace would not free its memory
         self._local = threading.local()
         self._turn = 0
         self.threads = 1
+
+    @property
+    def _whole(self) -> "Workspace":
+        """The workspace that this one is a part of."""
+        return (self._of and self._of()) or self
 
     def part(self, key: Any) -> "Workspace":
         """Return the workspace inside this one that belongs to `key`, say to one layer."""

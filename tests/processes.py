@@ -9,11 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from runs import environment, without_seconds
 
 from edgemeta.config import config_from, to_toml
+from edgemeta.meta.learners import Learner
 
 SPEC = "synthetic:samples=120,size=8"
+
+
+def _counting(grad: Any, vectors: Any, batches: Any, recipe: Any) -> Any:
+    loss, gradient = grad(vectors["theta"], batches[0])
+    return loss, {"theta": gradient, "count": np.full(1, -1 / recipe.lr, np.float32)}
+
+
+# A learner that counts its own steps in a vector that never travels.
+COUNTING = Learner(_counting, lambda _: 1, lambda _: 1, "none", {"count": lambda _: np.zeros(1, np.float32)})
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> Path:
@@ -31,10 +42,11 @@ def start(*arguments: object, log: Path | None = None, **how: Any) -> subprocess
 
 
 def start_gateway(config: Path, state: Path, port: int = 0, log: Path | None = None) -> tuple[Any, int]:
-    """Start a gateway and return its process and port; the port is 0 when it ended before it listened."""
+    """Start a gateway and return its process and port."""
     process = start("server", "--config", config, "--port", port, "--state", state, log=log)
     found = re.search(r":(\d+)$", process.stdout.readline().strip())
-    return process, int(found[1]) if found else 0
+    assert found, "the gateway did not start"
+    return process, int(found[1])
 
 
 def end(*processes: subprocess.Popen[str]) -> None:

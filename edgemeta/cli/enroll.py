@@ -1,0 +1,91 @@
+"""`edgemeta tls`, `enroll`, `devices`, `revoke`, `operator-token`: who may take part, and whom devices trust."""
+
+import time
+from pathlib import Path
+
+import click
+
+STATE = click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    default="edgemeta-state",
+    show_default=True,
+    metavar="DIR",
+    help="The gateway's run directory; it may be running.",
+)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--url", metavar="URL", help="Where the device finds the gateway. [default: as in its certificate]")
+@click.option(
+    "--trust",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A certificate (PEM) for the device to trust, where the gateway has one that 'edgemeta tls' did not make.",
+)
+@STATE
+def enroll(name: str, url: str | None, trust: Path | None, state: Path) -> None:
+    """Let a device take part: write NAME.join, to be copied to it. Again: a new token, the old one until it is used."""
+    from edgemeta.net.address import is_loopback
+    from edgemeta.net.calls import host_of
+    from edgemeta.net.enrolment import enroll_device
+
+    made = enroll_device(state, name, url, trust, Path(), time.time())
+    click.echo(f"{made.path}: copy it to the device, as 'edgemeta client --join {made.path}', and remove it here")
+    if made.rotated:
+        click.echo(f"its earlier token stays good until '{name}' has joined with this one", err=True)
+    if made.url.startswith("http:") and not (host_of(made.url) == "localhost" or is_loopback(host_of(made.url))):
+        click.echo(f"Warning: {made.url} is not encrypted, so who listens on the way gets this token too", err=True)
+
+
+@click.command()
+@STATE
+def devices(state: Path) -> None:
+    """List the devices that were enrolled: name, when, participant if it has joined."""
+    from edgemeta.net.enrolment import list_devices
+
+    listed = list_devices(state)
+    for device in listed:
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(device.enrolled))
+        number = "not joined yet" if device.participant is None else f"participant {device.participant}"
+        click.echo(f"{device.name:24} {when}  {number:15} {device.standing}".rstrip())
+    if not listed:
+        click.echo("no device is enrolled: 'edgemeta enroll NAME' enrolls one", err=True)
+
+
+@click.command()
+@click.argument("name")
+@STATE
+def revoke(name: str, state: Path) -> None:
+    """Shut a device out, from its next request on: its tokens and its session."""
+    from edgemeta.fed.tokens import DEVICES_FILE
+    from edgemeta.fed.tokens import revoke as revoke_tokens
+
+    had = revoke_tokens(state / DEVICES_FILE, name)
+    click.echo(f"'{name}' is shut out" if had else f"'{name}' was shut out before")
+
+
+@click.command()
+@click.option("--host", "hosts", multiple=True, metavar="NAME|IP", help="By which devices find it; may be repeated.")
+@STATE
+def tls(hosts: tuple[str, ...], state: Path) -> None:
+    """Make the gateway's certificate (by the openssl program); again: for other names, and no join file changes."""
+    from edgemeta.net.certificates import make_certificates, own_hosts
+    from edgemeta.net.enrolment import TLS
+
+    named = hosts or tuple(own_hosts())
+    new = make_certificates(state / TLS, named, time.time())
+    click.echo(f"{state / TLS / 'gateway.pem'}: for {', '.join(named)}; 'edgemeta server' uses it from its next start")
+    if new:
+        click.echo(f"{state / TLS / 'ca.pem'}: what devices trust; join files made before this have no trust in it")
+
+
+@click.command()
+@STATE
+def operator_token(state: Path) -> None:
+    """Make the token that opens the status pages from other machines, and print it this once."""
+    from edgemeta.net.enrolment import make_operator_token
+
+    click.echo(make_operator_token(state))
+    click.echo("keep it; an earlier one is good no longer. It is sent as 'Authorization: Bearer TOKEN'", err=True)

@@ -1,0 +1,101 @@
+"""TLS on both sides: what a gateway offers, what a device trusts, and what it means when they do not agree.
+
+TLS 1.2 up, with forward secrecy and authenticated ciphers only. A device trusts the certificates that it was given and
+none of the system's: a gateway's own authority, and no other one in the world, can make a gateway for it.
+"""
+
+import ssl
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from edgemeta.errors import ConfigError
+
+# ChaCha20 first: the processors of most boards have no instructions for AES, and take several times longer for it.
+CIPHERS = "ECDHE+CHACHA20:ECDHE+AESGCM"  # of TLS 1.2; all of TLS 1.3 are of this kind
+NOT_YET_VALID, EXPIRED, WRONG_NAME, WRONG_ADDRESS = 9, 10, 62, 64  # OpenSSL's verify results
+
+
+def gateway_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
+    """Return what a gateway listens with. key: when it is not in the certificate's file. Raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise ConfigError(
+            f"cannot use the certificate {certificate}{f' with the key {key}' if key else ''}: {_plain(error)}; "
+            "expected PEM files that belong together, the key without a password: 'edgemeta tls' makes them"
+        ) from None
+    return context
+
+
+def device_context(anchor: str) -> ssl.SSLContext:
+    """Return what a device calls with. anchor: the PEM certificates that it trusts. Raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain and host name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the anchor may be the gateway's own certificate
+    try:
+        context.load_verify_locations(cadata=anchor)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"the certificate to trust cannot be read: {_plain(error)}; expected PEM") from None
+    return context
+
+
+def rehearse(gateway: ssl.SSLContext, device: ssl.SSLContext, host: str | None) -> str:
+    """Have the two shake hands in memory, and return the first name that the certificate is for.
+
+    host: as in the device's URL; None: whichever. Raises ConfigError when a device would not trust this gateway.
+    """
+    if host is None:
+        device.check_hostname = False
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    there = gateway.wrap_bio(up, down, server_side=True)
+    here = device.wrap_bio(down, up, server_hostname=host)
+    try:
+        for _ in range(4):
+            for side in (here, there):
+                with suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
+    except ssl.SSLError as error:
+        raise ConfigError(f"a device would not trust this gateway: {explained(error, host or '')}") from None
+    certificate = here.getpeercert() or {}
+    names = certificate.get("subjectAltName", ())
+    return str(names[0][1]) if names else ""
+
+
+def clock_is_behind(error: Exception) -> bool:
+    """Say whether a certificate is not valid yet, which on a board without a clock means that its time is not set."""
+    return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code == NOT_YET_VALID
+
+
+def explained(error: ssl.SSLError, host: str) -> str:
+    """Return what is wrong and what to do, for whoever looks after the device."""
+    here = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
+            return "what answers does not speak TLS: is the gateway's address http:// and not https://?"
+        return f"TLS failed: {_plain(error)}"
+    if error.verify_code == NOT_YET_VALID:
+        return f"it is {here} here, before the gateway's certificate was made: waiting for the right time"
+    if error.verify_code == EXPIRED:
+        return f"the gateway's certificate has expired (it is {here} here): 'edgemeta tls' on the gateway renews it"
+    if error.verify_code in (WRONG_NAME, WRONG_ADDRESS):
+        return f"the gateway's certificate is not for '{host}': 'edgemeta tls --host {host}' on the gateway makes one"
+    return (
+        f"the gateway's certificate is not one to trust ({error.verify_message}): another gateway answers, or its "
+        "certificates were made anew; then this device needs a new join file"
+    )
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
+
+
+def _plain(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,100 @@
+"""The firmware scripts in devices/, each against a real gateway; no test machine has a camera or GPIO."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import gateway, write_config
+from runs import environment
+
+import edgemeta
+
+DEVICES = Path(edgemeta.__file__).parent.parent / "devices"
+
+
+def run_of(folder, shape, classes, local_steps=4):
+    """Write the configuration of a short run with one device."""
+    settings = {
+        "model": {"name": "mlp", "input_shape": list(shape), "classes": list(classes)},
+        "data": {"participants": 1},
+        "phases": [{"algorithm": "fedavg", "rounds": 2, "local_steps": local_steps, "batch_size": 8}],
+        "server": {"min_fit_clients": 1},
+        "evaluation": {"every": 2},
+    }
+    return write_config(folder, settings)
+
+
+def script(name, *arguments, cwd, status=0):
+    command = [sys.executable, str(DEVICES / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment(), timeout=60)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def assert_finished(folder):
+    assert (folder / "served" / "summary.json").exists()
+    assert edgemeta.load_model(folder / "edgemeta-state" / "personal.safetensors").round == 2
+
+
+def test_the_camera_learns_from_a_folder_that_grows(tmp_path):
+    config = run_of(tmp_path, (32, 32, 3), ("empty", "visitor"))
+    with gateway(config, tmp_path / "served") as url:
+        done = script("camera.py", "--server", url, "--every", 0.01, cwd=tmp_path)
+    assert_finished(tmp_path)
+    assert "no camera (" in done.stderr
+    assert "apt install python3-picamera2" in done.stderr
+    assert "waiting for pictures: pictures has one class (empty)" in done.stderr  # it began with too few
+    assert "it sees [" in done.stdout
+    assert {folder.name for folder in (tmp_path / "pictures").iterdir()} == {"empty", "visitor"}
+
+
+def test_the_sensor_learns_from_recorded_windows(tmp_path):
+    config = run_of(tmp_path, (64, 3), ("still", "shaking"), local_steps=40)
+    said = script("sensor.py", "--label", "shaking", cwd=tmp_path)
+    assert "no sensor (" in said.stderr
+    assert "recorded 40 windows" in said.stdout
+    (shaking,) = (tmp_path / "recordings").glob("shaking-*.npz")
+    assert np.load(shaking)["x"].shape == (40, 64, 3)
+    script("sensor.py", "--label", "still", cwd=tmp_path)
+    with gateway(config, tmp_path / "served") as url:
+        done = script("sensor.py", "--server", url, cwd=tmp_path)
+    assert_finished(tmp_path)
+    assert "the machine is still" in done.stdout  # what it measures is made up, at rest
+
+
+def test_buttons_teach(tmp_path):
+    config = run_of(tmp_path, (32, 32, 3), ("bad", "good"))
+    with gateway(config, tmp_path / "served") as url:
+        done = script("button.py", "--server", url, cwd=tmp_path)
+    assert_finished(tmp_path)
+    assert "no buttons (" in done.stderr
+    assert "no camera (" in done.stderr
+    assert "learning that this is good" in done.stdout
+    assert "learning that this is bad" in done.stdout
+
+
+def test_a_duty_cycled_node_does_a_step_each_time_it_wakes(tmp_path):
+    config = run_of(tmp_path, (8, 8, 3), ("disc", "ring"))
+    data = ("--data", "synthetic:samples=60,size=8,classes=2")
+    with gateway(config, tmp_path / "served") as url:
+        steps = []
+        for _ in range(30):
+            command = [sys.executable, str(DEVICES / "duty_cycle.py"), "--server", url, *data, "--once", "--every", "7"]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60)
+            steps.append(done.stderr.strip())
+            if done.returncode == 3:
+                break
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.split() == ["7"]
+    assert steps[0] == "joined as participant 0"
+    assert steps[1] == "evaluation of round 0 has come"
+    assert steps[-1].startswith("the run is over")
+    assert_finished(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["camera.py", "sensor.py", "button.py", "duty_cycle.py"])
+def test_each_says_what_it_does(name, tmp_path):
+    assert "--join" in script(name, "--help", cwd=tmp_path).stdout

@@ -1,0 +1,129 @@
+"""The protocol page: its session is run, and its lists are held against the code."""
+
+import ast
+import re
+import shutil
+import subprocess
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from gateways import Gateway, no_gateway_left
+from test_gateway import server
+
+import edgemeta
+from edgemeta.cli import commands
+from edgemeta.config import DataConfig, EvaluationConfig, PhaseConfig
+from edgemeta.fed.messages import MAX_SAMPLES
+from edgemeta.meta import LOSS_CEILING
+from edgemeta.net.gateway import UPDATE_EXTRA_BYTES
+from edgemeta.net.http1 import Limits
+from edgemeta.net.routes import MAX_EVALUATION_BYTES, MAX_JOIN_BYTES, MAX_WAIT_S, ROUTES, STATUS
+
+ROOT = Path(edgemeta.__file__).parent
+PAGE = (ROOT.parent / "docs" / "protocol.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+SESSION = re.compile(r"\b[0-9a-f]{64}\b")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="NOT TESTED: the page's session, as there is no curl")
+def test_the_session_on_the_page_runs_and_prints_what_the_page_says(tmp_path):
+    (config,) = [text for kind, text in BLOCKS if kind == "toml"]
+    (program,) = [text for kind, text in BLOCKS if kind == "python"]
+    (tmp_path / "update.py").write_text(program)
+    steps = []  # (commands, what they print)
+    for (kind, text), (following, printed) in pairwise(BLOCKS):
+        if kind == "sh":
+            assert following == "text", f"the page does not show what this prints: {text}"
+            steps.append((text, printed))
+    assert len(steps) >= 8
+    with server(tmp_path, config=config) as (_, port):
+        script = "set -e\n" + "echo ==\n".join(text for text, _ in steps)
+        script = script.replace("127.0.0.1:8742", f"127.0.0.1:{port}")
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for (text, printed), got in zip(steps, re.split(r"^==\n", done.stdout, flags=re.MULTILINE), strict=True):
+        assert SESSION.sub("SESSION", got) == SESSION.sub("SESSION", printed), text
+
+
+def reasons_in(path):
+    """Return reason -> status of everything that a module refuses, read from its source."""
+    found = {}
+    for call in ast.walk(ast.parse(path.read_text())):
+        name = getattr(getattr(call, "func", None), "id", None) or getattr(getattr(call, "func", None), "attr", None)
+        if not isinstance(call, ast.Call) or name not in ("Refused", "ProtocolError", "refusal", "bad", "_line"):
+            continue
+        said = [part for part in call.args[:3] if isinstance(part, ast.Constant | ast.IfExp)]
+        constants = [part.value for argument in said for part in ast.walk(argument) if isinstance(part, ast.Constant)]
+        status = next((value for value in constants if type(value) is int and value >= 400), None)
+        for value in constants:
+            if isinstance(value, str) and re.fullmatch(r"[a-z]+(-[a-z]+)*", value):
+                found[value] = 400 if name == "bad" else status or STATUS.get(value, 422)
+    return found
+
+
+def test_every_reason_is_on_the_page_with_its_status():
+    said = {reason: int(status) for reason, status in re.findall(r"^\| `([a-z-]+)` \| (\d+) \|", PAGE, re.MULTILINE)}
+    found = {}
+    for name in ("messages", "coordinator", "roster", "tokens"):
+        found |= reasons_in(ROOT / "fed" / f"{name}.py")
+    for name in ("routes", "gateway", "head", "http1", "exchange", "connection", "listener"):
+        found |= reasons_in(ROOT / "net" / f"{name}.py")
+    assert said == found
+    assert set(STATUS) <= set(said)
+
+
+def test_every_request_and_field_is_on_the_page(tmp_path):
+    gateway = Gateway(tmp_path / "state")
+    with no_gateway_left([gateway]):
+        device = gateway.device("cam")
+        _, joined = device.join()
+        assert device.work() == 204
+        gateway.device("other")
+        assert device.work() == ("evaluate", 0)
+        status = device.status()
+    names = {*joined, *joined["data"], *joined["model"], *device.task, *status, *status["devices"][0]}
+    names |= {field.name for record in (PhaseConfig, EvaluationConfig, DataConfig) for field in fields(record)}
+    assert not {name for name in names - {"source"} if f"`{name}`" not in PAGE}
+    for method, pattern, _ in ROUTES:
+        assert f"`{method} {pattern.replace('[0-9]{1,9}', '{round}')}" in PAGE
+
+
+def test_the_limits_on_the_page_are_those_of_the_code():
+    limits = Limits()
+    rows = dict(re.findall(r"^\| ([a-z][^|`]*) \| ([^|]*) \|$", PAGE[PAGE.index("## Limits") :], re.MULTILINE))
+    assert rows == {
+        "request line": f"{limits.max_request_line_bytes:,} bytes",
+        "all headers": f"{limits.max_head_bytes:,} bytes, {limits.max_headers} headers",
+        "body of join": f"{MAX_JOIN_BYTES:,} bytes",
+        "body of an evaluation": f"{MAX_EVALUATION_BYTES:,} bytes",
+        "body of an update": f"4 bytes a parameter + {UPDATE_EXTRA_BYTES:,} bytes",
+        "a whole request, from its first byte to its last": f"{limits.request_deadline_s:g} s",
+        "a connection on which nothing happens": f"{limits.idle_s:g} s, then it is closed",
+        "a reader of an answer": f"{limits.write_stall_s:g} s for each 64 KiB, then it is cut",
+        "connections at a time": f"{limits.max_connections}; further ones get 503 and `Retry-After`",
+    }
+    assert f"({MAX_WAIT_S:g} at most" in PAGE
+    assert f"1 to {MAX_SAMPLES:,}" in PAGE
+    assert f"finite; at most {LOSS_CEILING:,.0f})" in PAGE
+
+
+def test_the_limits_on_the_security_page_are_those_of_the_code_and_its_commands_exist():
+    page, limits = (ROOT.parent / "docs" / "security.md").read_text(), Limits()
+    cells = re.findall(r"^\| ([a-z][^|]*) \| ([^|]*) \| [^|]* \|$", page[page.index("## Limits") :], re.MULTILINE)
+    assert dict(cells) == {
+        "request line": f"{limits.max_request_line_bytes:,} bytes",
+        "all headers": f"{limits.max_head_bytes:,} bytes, {limits.max_headers} headers",
+        "body of a join, of an evaluation": f"{MAX_JOIN_BYTES:,}, {MAX_EVALUATION_BYTES:,} bytes",
+        "body of an update": f"4 bytes a parameter + {UPDATE_EXTRA_BYTES:,} bytes",
+        "a whole request": f"{limits.request_deadline_s:g} s",
+        "silence, and a TLS handshake": f"{limits.idle_s:g} s",
+        "a reader of an answer": f"{limits.write_stall_s:g} s for each 64 KiB",
+        "connections at a time": f"{limits.max_connections}",
+        "connections at the door: in a handshake, or being turned away": f"{limits.max_connections} each",
+        "waiting for work": f"{MAX_WAIT_S:g} s",
+    }
+    for command, options in re.findall(r"(?:^ {4}|`|; )edgemeta ([a-z-]+)([^`#\n>]*)", page, re.MULTILINE):
+        known = {option for parameter in commands.commands[command].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", options)) <= known, command
