@@ -24,6 +24,11 @@ from edgemeta.errors import InputError
 
 ROUNDS = 12  # turns of each library in a row
 TURN_MS = 100  # how long a turn takes, about: several steps, so that caches are warm, and short beside a busy moment
+QUIET = 0.3  # load before the start, up to which the machine was ours
+BUSY = (
+    "The machine was busy: trust the column of processor time more than the others, and rows of several threads not at "
+    "all, as PyTorch's threads wait for each other."
+)
 STARTS = 5  # processes of each library whose start and memory are measured
 
 
@@ -58,12 +63,12 @@ def against_torch(say: Callable[[str], None] = lambda _: None) -> dict[str, Any]
     """
     if not importlib.util.find_spec("torch"):
         raise InputError("PyTorch is not installed: to compare with it, pip install 'edgemeta[bench]'")
-    rows = []
+    facts, rows = machine(), []  # before the start: what we put on the machine ourselves is no load
     for row in ROWS:
         say(row.title)
         rows.append(_compared(row))
     say("memory and start-up")
-    return {"machine": machine(), "rows": rows + _starts()}
+    return {"machine": facts, "rows": rows + _starts()}
 
 
 def machine() -> dict[str, Any]:
@@ -71,7 +76,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),  # above 0 before we started: somebody else was at work, too
+        "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "blas": blas(),
@@ -93,7 +98,8 @@ def table(result: Mapping[str, Any]) -> str:
             ]
         )
     facts = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
-    return "\n".join([*(f"| {' | '.join(cells)} |" for cells in lines), "", facts])
+    busy = result["machine"]["load"] > QUIET
+    return "\n".join([*(f"| {' | '.join(cells)} |" for cells in lines), "", facts, *([BUSY] if busy else [])])
 
 
 def _compared(row: Row) -> dict[str, Any]:

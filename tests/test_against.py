@@ -38,10 +38,11 @@ def test_the_table_calls_a_miss_a_miss():
     row = {"title": "a step", "unit": "ms", "target": 0.5, "ours": 6.0, "theirs": 10.0, "measured_cpu": 0.55}
     peak = {"title": "peak", "unit": "MB", "target": 100, "measured": 80.0, "hit": True, "ours": 80.0, "theirs": 350.0}
     rows = [row | {"measured": 0.6, "hit": False}, peak | {"measured_cpu": None}]
-    lines = against.table({"machine": {"cores": 2, "torch": "2.13"}, "rows": rows}).splitlines()
+    lines = against.table({"machine": {"load": 0.1, "torch": "2.13"}, "rows": rows}).splitlines()
     assert lines[2] == "| a step | <= 0.5 | 0.60 | **miss** | 6 ms | 10 ms | 0.55 |"
     assert lines[3] == "| peak | <= 100 | 80 | hit | 80 MB | 350 MB |  |"
-    assert lines[-1] == "cores 2, torch 2.13"
+    assert lines[-1] == "load 0.1, torch 2.13"
+    assert "busy" in against.table({"machine": {"load": 2.0}, "rows": rows}).splitlines()[-1]
 
 
 def test_a_row_is_ours_over_theirs(monkeypatch):
