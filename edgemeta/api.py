@@ -30,6 +30,7 @@ def simulate(
     out: str | Path | None = None,
     init: str | Path | None = None,
     jobs: int = 1,
+    threads: int = 1,
     **hooks: Any,
 ) -> RunResult:
     """Run all of a configuration in this process, or go on with the run in `out`, and return what it leads to.
@@ -37,10 +38,11 @@ def simulate(
     config: a RunConfig, a dict of settings, the path of a TOML file, or a preset's name. data: one's own, as
     ((x_train, y_train), (x_test, y_test)) for each participant, with integer labels. model: one's own network. out:
     the run directory; without one nothing is kept. init: a model file to start from. jobs: processes among which the
-    participants' work is shared out; the result is the same. hooks: `on_round` and the like
-    of `edgemeta.fed.run`. Raises ConfigError, DataError, StorageError, and DivergedError when the loss is not finite.
+    participants' work is shared out; threads: how many share a step of one participant, in a network of the
+    configuration's (one's own has its own number). Both leave the result the same. hooks: `on_round` and the like of
+    `edgemeta.fed.run`. Raises ConfigError, DataError, StorageError, and DivergedError when the loss is not finite.
     """
-    return start(prepare(config_of(config), data, model), out, init, jobs, **hooks)
+    return start(prepare(config_of(config), data, model, threads), out, init, jobs, **hooks)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ def config_of(config: Config) -> RunConfig:
 
 
 def prepare(
-    config: RunConfig, data: Sequence[tuple[Arrays, Arrays]] | None = None, model: Model | None = None
+    config: RunConfig,
+    data: Sequence[tuple[Arrays, Arrays]] | None = None,
+    model: Model | None = None,
+    threads: int = 1,
 ) -> Prepared:
     """Open the data and resolve the configuration with what it says; raises ConfigError and DataError."""
     if data is None:
@@ -104,7 +109,7 @@ def prepare(
         first = participants[0].train_set
         config = replace(config, data=replace(config.data, source="arrays", participants=len(participants)))
         resolved, left_out = resolve(config, first.shape, first.classes, model), (0, 0)
-    return Prepared(resolved, model or network_of(resolved), participants, left_out)
+    return Prepared(resolved, model or network_of(resolved, threads), participants, left_out)
 
 
 def prepare_gateway(config: RunConfig) -> tuple[RunConfig, Model]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.nn import Conv2d, Model, Workspace, build
+from edgemeta.nn import Conv2d, Model, Workspace, build, subtract_scaled
+from edgemeta.nn.blas import core
 from edgemeta.nn.conv import convolve
 
 REPEATS = 15
@@ -21,7 +22,7 @@ def measure(name: str = "cnn", batch: int = 32, threads: int = 1) -> dict[str, A
 
     Raises InputError for an unknown model.
     """
-    network = build(name, (32, 32, 3), 10)
+    network = build(name, (32, 32, 3), 10, threads=threads)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (batch, 32, 32, 3), np.uint8)
     y = rng.integers(0, 10, batch, np.int64)
@@ -30,7 +31,7 @@ def measure(name: str = "cnn", batch: int = 32, threads: int = 1) -> dict[str, A
 
     def step() -> None:
         network.loss_and_grad(theta, x, y, workspace, gradient)
-        np.subtract(theta, 1e-4 * gradient, out=theta)
+        subtract_scaled(theta, gradient, 1e-4)
 
     step_s, forward_s = _medians([step, lambda: network.forward(theta, x, workspace)])
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -48,7 +49,7 @@ def measure(name: str = "cnn", batch: int = 32, threads: int = 1) -> dict[str, A
         "startup_ms": _startup_ms(["-c", "import edgemeta.nn"]),
         "help_ms": _startup_ms(["-m", "edgemeta", "--help"]),
         "numpy": np.__version__,
-        "blas": _blas(),
+        "blas": blas(),
     }
 
 
@@ -111,7 +112,8 @@ def _startup_ms(arguments: Sequence[str]) -> float:
     return round(1000 * min(_medians([start]), default=0.0), 1)
 
 
-def _blas() -> str:
+def blas() -> str:
+    """Return the name and version of NumPy's BLAS, and the processor that its code is for."""
     build_facts: Any = np.show_config(mode="dicts") if np.lib.NumpyVersion(np.__version__) >= "1.25.0" else {}
     blas = (build_facts or {}).get("Build Dependencies", {}).get("blas", {})
-    return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+    return f"{blas.get('name', 'unknown')} {blas.get('version', '')} ({core()})"

@@ -296,6 +296,15 @@ def test_an_update_that_the_card_damaged_is_asked_for_again(run, caplog):
     assert gateway.state.work(0, 2.0).kind == "train"
 
 
+def test_a_damaged_directory_is_refused(run):
+    gateway = run()
+    (gateway.path / "progress.json").write_text("{")
+    gateway.directory.close()
+    with pytest.raises(ConfigError, match="damaged"):
+        gateway.open([0])
+    gateway.directory.close()
+
+
 def test_a_directory_belongs_to_one_configuration_and_one_process(run):
     gateway = run(rounds=2)
     with pytest.raises(StorageError, match="another process"):

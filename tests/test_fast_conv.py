@@ -124,6 +124,22 @@ def test_a_used_workspace_changes_nothing(module: Any) -> None:
         assert [a.tobytes() for a in used] == [a.tobytes() for a in fresh]
 
 
+@pytest.mark.parametrize("module", [tiled, rowwise], ids=lambda module: module.__name__.rsplit(".")[-1])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_bands_of_any_height_give_the_same_bits(module: Any, kernel: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one place of a tile, or one row, at a time to all at once; heights that do not divide their number, too."""
+    shape, filters = (2, 11, 9, 3), 4
+    arrays, size = draw(np.random.default_rng(3), shape, kernel, filters), kernel + TILE - 1
+    seen = set()
+    in_one = size * 3 * shape[0] * filters * (3 if module is tiled else 1)  # one place's tiles; one row's places
+    for high in (1, 2, 3, 5, 100):
+        monkeypatch.setattr(module, "BAND", in_one * high)
+        got = results(module.convolve, arrays)
+        hold(got, arrays)
+        seen.add(tuple(array.tobytes() for array in got))
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize(
     ("layer", "shape", "dtype", "module"),
     [

@@ -164,7 +164,7 @@ def test_threads_after_a_fork() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-@pytest.mark.parametrize("size", [1, 7, (1 << 15) + 5, 3 << 15])
+@pytest.mark.parametrize("size", [1, 7, (1 << 16) + 5, 3 << 16])
 def test_the_update_is_the_plain_one(size: int) -> None:
     rng = np.random.default_rng(7)
     vector, direction = rng.standard_normal(size, np.float32), rng.standard_normal(size, np.float32)
@@ -197,9 +197,9 @@ def test_a_step_allocates_next_to_nothing() -> None:
 
 
 def test_a_step_makes_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In each chunk 4 + 2 products for a row-wise convolution (forward and backward) and 7 + 8 for a tiled one.
+    """The products of each chunk: as the modules' loops over bands say, with 8 bands in both convolutions.
 
-    A dense layer takes one for each block of rows forward, and two backward.
+    A dense layer takes one for each piece of rows forward, and two backward.
     """
     calls = 0
     matmul = np.matmul
@@ -213,5 +213,7 @@ def test_a_step_makes_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     theta, (x, y) = model.init(0), batch(2 * CHUNK, (32, 32, 3), 10)
     monkeypatch.setattr(np, "matmul", counted)
     model.loss_and_grad(theta, x, y)
-    dense = (4096 // 128 + 1) * 3
-    assert calls <= 2 * (6 + 15) + dense
+    rowwise_calls = (2 + 8 * 2) + 8 * 2
+    tiled_calls = (3 + 8 * 3 + 1) + (1 + 8 * 4 + 3)
+    dense = (4096 // 1024 + 1) * 3
+    assert calls <= 2 * (rowwise_calls + tiled_calls) + dense

@@ -23,9 +23,12 @@ BELOW["net"] = {*BELOW}
 BELOW["api"] = {*BELOW, "jobs"} - {"net"}
 BELOW["jobs"] = set()
 BELOW["bench"] = {"errors", "nn"}
+BELOW["contenders"] = {"nn"}
+BELOW["against"] = {"errors", "bench", "contenders"}
 BELOW["cli"] = {*BELOW}
 STANDARD = {"nn": {"numpy"}, "data": {"numpy", "PIL"}, "meta": {"numpy"}, "fed": {"numpy"}, "net": {"numpy"}}
 STANDARD |= {"cli": {"numpy", "click"}, "api": {"numpy"}, "bench": {"numpy"}}
+STANDARD |= {"contenders": {"numpy", "torch"}}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -54,8 +57,8 @@ def test_a_room_imports_only_the_rooms_below_it(path):
             assert rest[0] == room or rest[0] == "__version__" or rest[0] in BELOW[room], f"{path} imports {module}"
         else:
             assert head in sys.stdlib_module_names or head in STANDARD.get(room, ()), f"{path} imports {module}"
-        if head == "PIL":
-            assert not at_top, f"{path} imports Pillow before it is needed"
+        if head in ("PIL", "torch"):
+            assert not at_top, f"{path} imports {head} before it is needed"
         assert head not in ("pickle", "marshal", "shelve"), f"{path} imports {module}"
         if room == "fed":
             assert head not in ("socket", "ssl", "asyncio", "threading", "time"), f"{path} imports {module}"

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_the_meta_gradient_is_the_query_gradient_at_the_adapted_parameters(inner
     loss, expected = model.loss_and_grad(adapted, query.x, query.y)
 
     recipe = PhaseConfig(algorithm="fomaml", inner_steps=inner_steps, inner_lr=0.3)
-    got_loss, directions = fomaml(grad_of(model), {"theta": theta}, [support, query], recipe)
+    got_loss, directions = fomaml(grad_of(model), {"theta": theta}, [support, query], recipe, Workspace())
     assert list(directions) == ["theta"]
     assert directions["theta"].tobytes() == expected.tobytes()
     assert got_loss == loss
@@ -109,7 +110,7 @@ def test_fomaml_by_hand() -> None:
     # Support: (w + b)^2 at (1, 1) has gradient (4, 4): adapted to (.5, .5). Query: x = 2, y = 1, so the error is
     # 2 * .5 + .5 - 1 = .5, the loss .25 and its gradient 2 * .5 * (2, 1).
     query = Samples(np.array([[2.0]]), np.array([[1.0]]))
-    loss, directions = fomaml(grad_of(LINE), {"theta": np.array([1.0, 1.0])}, [ONE, query], recipe)
+    loss, directions = fomaml(grad_of(LINE), {"theta": np.array([1.0, 1.0])}, [ONE, query], recipe, Workspace())
     assert (loss, directions["theta"].tolist()) == (0.25, [2.0, 1.0])
 
 
@@ -117,7 +118,7 @@ def test_reptile_by_hand() -> None:
     recipe = PhaseConfig(algorithm="reptile", inner_lr=0.125, inner_steps=2)
     theta = np.array([1.0, 1.0])
     # (1, 1) with loss 4 and gradient 4 -> (.5, .5) with loss 1 and gradient 2 -> (.25, .25)
-    loss, directions = reptile(grad_of(LINE), {"theta": theta}, [ONE, ONE], recipe)
+    loss, directions = reptile(grad_of(LINE), {"theta": theta}, [ONE, ONE], recipe, Workspace())
     assert (loss, directions["theta"].tolist(), theta.tolist()) == (2.5, [0.75, 0.75], [1.0, 1.0])
     state = begin(LINE, recipe, {"theta": theta}, {})
     data = Samples(np.repeat(ONE.x, 2, axis=0), np.repeat(ONE.y, 2, axis=0))
@@ -132,7 +133,7 @@ def test_reptile_uses_its_batches_one_after_the_other() -> None:
     for batch in batches:
         there = there - 0.2 * model.loss_and_grad(there, batch.x, batch.y)[1]
     recipe = PhaseConfig(algorithm="reptile", inner_lr=0.2, inner_steps=3)
-    _, directions = reptile(grad_of(model), {"theta": theta}, batches, recipe)
+    _, directions = reptile(grad_of(model), {"theta": theta}, batches, recipe, Workspace())
     assert directions["theta"].tobytes() == (theta - there).tobytes()
 
 
@@ -148,7 +149,38 @@ def test_fedavg_is_plain_sgd() -> None:
     assert state.vectors["theta"].tobytes() == theta.tobytes()
 
 
-def test_descend_by_hand_and_in_new_memory() -> None:
+def test_descend_by_hand_and_in_other_memory() -> None:
     theta: Array = np.array([1.0, 1.0])
-    adapted, losses = descend(grad_of(LINE), theta, [ONE] * 3, 0.125)
+    adapted, losses = descend(grad_of(LINE), theta, [ONE] * 3, 0.125, Workspace())
     assert (adapted.tolist(), losses, theta.tolist()) == ([0.125, 0.125], [4.0, 1.0, 0.25], [1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_steps_after_the_first_make_no_vector_of_the_models_size(name: str) -> None:
+    """Not the gradient, nor the adapted parameters, nor what momentum and decay add: the workspace has them."""
+    model = Model([Dense(400), Dense(2)], (1000,))  # 1.6 MB, where an update works through 0.26 MB at once
+    recipe = PhaseConfig(algorithm=name, batch_size=2, inner_steps=2, momentum=0.5, weight_decay=0.1)
+    state, workspace = begin(model, recipe, {"theta": model.init(0)}, {}), Workspace()
+    data = Samples(np.zeros((8, 1000), np.float32), np.zeros(8, np.int64))
+    for step in range(2):
+        take_step(model, recipe, state, data, np.random.default_rng(step), workspace)
+    tracemalloc.start()
+    try:
+        for step in range(2, 5):
+            take_step(model, recipe, state, data, np.random.default_rng(step), workspace)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * model.layout.size // 2
+
+
+def test_momentum_keeps_no_hold_of_scratch_memory() -> None:
+    """What the state holds after a step is still there when the workspace is used again."""
+    model, recipe = Model([Dense(3)], (2,)), PhaseConfig(batch_size=4, momentum=0.9, weight_decay=0.1)
+    state, workspace = begin(model, recipe, {"theta": model.init(0)}, {}), Workspace()
+    take_step(model, recipe, state, draw(model, 4, 0), np.random.default_rng(0), workspace)
+    kept = {name: array.tobytes() for name, array in state.tensors().items()}
+    for part in (workspace, *workspace._parts.values()):
+        for buffer in part._buffers.values():
+            buffer.fill(7)
+    assert {name: array.tobytes() for name, array in state.tensors().items()} == kept

@@ -203,7 +203,7 @@ def test_client_update_is_pure():
 def test_private_vectors_stay_and_advance_once_a_round(tmp_path, monkeypatch):
     """A learner that counts its own steps in a vector that never travels."""
 
-    def counting(grad, vectors, batches, recipe):
+    def counting(grad, vectors, batches, recipe, scratch):
         loss, gradient = grad(vectors["theta"], batches[0])
         return loss, {"theta": gradient, "count": np.full(1, -1 / recipe.lr, np.float32)}
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from edgemeta.cli import options
+
 MODEL = click.argument("model", type=click.Path(path_type=Path))
 
 
@@ -14,15 +16,16 @@ MODEL = click.argument("model", type=click.Path(path_type=Path))
 @MODEL
 @click.option("--data", "spec", required=True, metavar="SPEC", help="The data: adapted on its training part.")
 @click.option("--adapt-steps", type=click.IntRange(min=0), default=5, show_default=True, metavar="K", help="Steps.")
+@options.threads
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(model: Path, spec: str, adapt_steps: int, as_json: bool) -> None:
+def evaluate(model: Path, spec: str, adapt_steps: int, threads: int, as_json: bool) -> None:
     """Score MODEL on a test set, before and after a few steps on the training set beside it."""
     import numpy as np
 
     from edgemeta.config import EvaluationConfig
     from edgemeta.meta import evaluate as score_both
 
-    trained, train, test = _open(model, spec)
+    trained, train, test = _open(model, spec, threads)
     settings = EvaluationConfig(adapt_steps=adapt_steps)
     scores = score_both(trained.network, trained.theta, train, test, settings, 32, np.random.default_rng(0))
     if as_json:
@@ -41,12 +44,13 @@ def evaluate(model: Path, spec: str, adapt_steps: int, as_json: bool) -> None:
 @click.option(
     "--lr", type=click.FloatRange(min=0, min_open=True), default=0.05, show_default=True, metavar="F", help="Rate."
 )
-def adapt(model: Path, spec: str, out: Path, steps: int, lr: float) -> None:
+@options.threads
+def adapt(model: Path, spec: str, out: Path, steps: int, lr: float, threads: int) -> None:
     """Take a few steps from MODEL on one's own training data, and save the personal model."""
     from edgemeta.errors import DivergedError
     from edgemeta.meta import LOSS_CEILING, score
 
-    trained, train, test = _open(model, spec)
+    trained, train, test = _open(model, spec, threads)
     personal = trained.adapt(train.x, train.y, steps, lr=lr)
     before, after = (score(m.network, m.theta, test) for m in (trained, personal))
     if after["loss"] >= LOSS_CEILING:
@@ -62,22 +66,25 @@ def adapt(model: Path, spec: str, out: Path, steps: int, lr: float) -> None:
 @MODEL
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="Best K classes.")
+@options.threads
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
+def predict(model: Path, images: tuple[Path, ...], top: int, threads: int, as_json: bool) -> None:
     """Say what MODEL sees in each IMAGE."""
     import numpy as np
 
     from edgemeta.data import read_picture
     from edgemeta.errors import DataError
     from edgemeta.meta import load_model
+    from edgemeta.nn import Workspace
 
-    trained = load_model(model)
+    trained = load_model(model, threads)
     shape = trained.network.input_shape
     if len(shape) != 3:
         raise DataError(f"{model} takes samples of shape {shape}: expected a model of pictures (H, W, C)")
     found: dict[str, list[dict[str, Any]]] = {}
+    workspace = Workspace()
     for image in images:
-        chances = trained.predict(read_picture(image, shape))[0]
+        chances = trained.predict(read_picture(image, shape), workspace)[0]
         best = np.argsort(-chances, kind="stable")[:top].tolist()
         found[str(image)] = [{"class": trained.classes[i], "probability": round(float(chances[i]), 6)} for i in best]
     if as_json:
@@ -87,12 +94,12 @@ def predict(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> N
         click.echo(f"{name}: " + ", ".join(f"{guess['class']} {100 * guess['probability']:.1f}%" for guess in guesses))
 
 
-def _open(path: Path, spec: str) -> tuple[Any, Any, Any]:
+def _open(path: Path, spec: str, threads: int) -> tuple[Any, Any, Any]:
     """Return the model and the training and test samples of `spec`, labelled as the model counts its classes."""
     from edgemeta.data import open_data, with_classes
     from edgemeta.meta import Samples, load_model
 
-    trained = load_model(path)
+    trained = load_model(path, threads)
     split = open_data(spec, shape=trained.network.input_shape)
     train, test = (Samples(*with_classes(part, trained.classes).load()) for part in (split.train, split.test))
     return trained, train, test

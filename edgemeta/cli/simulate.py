@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from edgemeta.cli import options
 from edgemeta.cli.settings import settings_from
 
 
@@ -20,8 +21,15 @@ from edgemeta.cli.settings import settings_from
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as in phases.0.lr=0.05.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run directory; one that exists goes on.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Processes.")
+@options.threads
 def simulate(
-    config: str | None, init: Path | None, assignments: tuple[str, ...], out: Path | None, jobs: int, **named: Any
+    config: str | None,
+    init: Path | None,
+    assignments: tuple[str, ...],
+    out: Path | None,
+    jobs: int,
+    threads: int,
+    **named: Any,
 ) -> None:
     """Run meta-training and federated rounds in this process."""
     places = {"data": "data.source", "participants": "data.participants", "partition": "data.partition"}
@@ -32,7 +40,7 @@ def simulate(
     from edgemeta.fed import Plan
 
     finished = out is not None and (out / "summary.json").exists()
-    prepared = api.prepare(settings)
+    prepared = api.prepare(settings, threads=threads)
     if any(prepared.left_out):
         training, test = prepared.left_out
         click.echo(f"left out, to make participants equal: {training} training and {test} test samples", err=True)

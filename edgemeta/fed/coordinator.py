@@ -10,7 +10,7 @@ only goes forward.
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +19,14 @@ from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.messages import Delivered, Refused, Work, admit_evaluation, admit_update
 from edgemeta.fed.plan import Plan
+from edgemeta.fed.progress import Progress
 from edgemeta.fed.scores import combine, summarize
-from edgemeta.fed.streams import Stream, generator
+from edgemeta.fed.selection import evaluators, trainers
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters, read_tensors, save_model
 from edgemeta.storage import storing, sync_folder, write_atomic
 
 log = logging.getLogger("edgemeta")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is committed to disk. round, stage: what is at work; model: the round that led to the current model.
-
-    cohort: who is asked in this stage, empty before it opens. away: who was missing and has not been heard since.
-    counted: participant -> the last round in which its update counted. record: of the round at work, so far.
-    history: how many bytes of history.jsonl count.
-    """
-
-    round: int = 0
-    stage: str = "evaluate"
-    model: int = 0
-    attempt: int = 0
-    cohort: list[int] = field(default_factory=list)
-    away: list[int] = field(default_factory=list)
-    counted: dict[str, int] = field(default_factory=dict)
-    record: dict[str, Any] = field(default_factory=dict)
-    history: int = 0
 
 
 class Coordinator:
@@ -219,20 +200,13 @@ class Coordinator:
 
     def _cohort(self) -> list[int]:
         """Return who takes part in the stage that opens; nobody, as long as too few are on the roster."""
-        progress, server = self.progress, self.plan.server
-        train = self.joined
-        if len(train) < self.quorum:
+        progress, joined = self.progress, self.joined
+        if len(joined) < self.quorum:
             return []
         if progress.stage == "evaluate":
-            # Held-out participants are no part of the quorum, so the first evaluation gives them time to come.
-            expected = self.roster | (self._held_out if progress.round == 0 else set())
-            return sorted(expected - self._away) or train
-        here = [k for k in train if k not in self._away]
-        candidates = here if len(here) >= self._min_fit else train
-        size = max(self._min_fit, round(server.fraction_fit * len(candidates)))
-        where = (self.plan.phase_of(progress.round), progress.round, progress.attempt)
-        drawn = generator(self.plan.config.seed, Stream.SELECTION, *where).permutation(candidates)[:size]
-        return sorted({*drawn.tolist(), *self._updates})
+            return evaluators(self.plan, progress.round, self.roster, self._away)
+        drawn = trainers(self.plan, progress.round, progress.attempt, joined, self._away)
+        return sorted({*drawn, *self._updates})  # what was delivered before the round was opened again counts
 
     def _close_training(self, now: float) -> None:
         """Fold the updates, in order of participant number, into the next model, and commit it."""

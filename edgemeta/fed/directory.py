@@ -63,7 +63,10 @@ class RunDirectory:
         path = self.path / "progress.json"
         if not path.exists():
             return None
-        progress: dict[str, Any] = json.loads(path.read_text())
+        try:
+            progress: dict[str, Any] = json.loads(path.read_text())
+        except ValueError as error:
+            raise ConfigError(f"{path} is damaged ({error}): give another folder, or remove this one") from None
         if (self.path / "history.jsonl").exists():
             os.truncate(self.path / "history.jsonl", progress["history"])
         if not self.durable:

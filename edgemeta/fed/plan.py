@@ -89,12 +89,13 @@ def resolve(
     return resolved
 
 
-def network_of(config: RunConfig) -> Model:
+def network_of(config: RunConfig, threads: int = 1) -> Model:
     """Return the network that a resolved configuration names; pictures are normalised, other inputs are as they are."""
     shape, classes = config.model.input_shape, config.model.classes
     assert shape is not None  # resolved
     assert isinstance(classes, tuple)
-    return build(config.model.name, shape, len(classes), normalization=PICTURES if len(shape) == 3 else RAW)
+    normalization = PICTURES if len(shape) == 3 else RAW
+    return build(config.model.name, shape, len(classes), normalization=normalization, threads=threads)
 
 
 def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tuple[str, ...]) -> list[str]:

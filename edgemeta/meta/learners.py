@@ -2,11 +2,13 @@
 
 A learner is a function
 
-    gradient(grad, vectors, batches, recipe) -> (loss, directions)
+    gradient(grad, vectors, batches, recipe, scratch) -> (loss, directions)
 
-`grad(theta, samples)` is the network's loss and gradient on some samples; `vectors` holds the participant's local
-copies, shared ones (they travel) and private ones (they stay on the device); `directions` names what is to be
-subtracted, times the outer rate, from which of them. The step itself is the same for all (`edgemeta.meta.local`).
+`grad(theta, samples)` is the network's loss and gradient on some samples, until its next call, which may overwrite that
+gradient; `vectors` holds the participant's local copies, shared ones (they travel) and private ones (they stay on the
+device); `directions` names what is to be subtracted, times the outer rate, from which of them, and may be overwritten
+by who does so; `scratch` is memory that the next step uses again, as a vector of the model's size is a tenth of what a
+small board has. The step itself is the same for all (`edgemeta.meta.local`).
 "Gradient" is said with care: the inner gradient adapts, the outer (meta-)gradient is what a learner returns.
 """
 
@@ -18,12 +20,11 @@ import numpy as np
 from edgemeta.config import PhaseConfig, nearest
 from edgemeta.errors import ConfigError
 from edgemeta.meta.samples import Samples
-from edgemeta.meta.vectors import subtract
-from edgemeta.nn import Model, Vector
+from edgemeta.nn import Model, Vector, Workspace, subtract_scaled
 
 Vectors = Mapping[str, Vector]
 Grad = Callable[[Vector, Samples], tuple[float, Vector]]
-Gradient = Callable[[Grad, Vectors, Sequence[Samples], PhaseConfig], tuple[float, Vectors]]
+Gradient = Callable[[Grad, Vectors, Sequence[Samples], PhaseConfig, Workspace], tuple[float, Vectors]]
 
 
 @dataclass(frozen=True)
@@ -40,34 +41,43 @@ class Learner:
     private: Mapping[str, Callable[[Model], Vector]] = field(default_factory=dict)
 
 
-def fedavg(grad: Grad, vectors: Vectors, batches: Sequence[Samples], _: PhaseConfig) -> tuple[float, Vectors]:
+def fedavg(
+    grad: Grad, vectors: Vectors, batches: Sequence[Samples], _recipe: PhaseConfig, _scratch: Workspace
+) -> tuple[float, Vectors]:
     """Plain local SGD: the gradient on one batch."""
     loss, gradient = grad(vectors["theta"], batches[0])
     return loss, {"theta": gradient}
 
 
-def fomaml(grad: Grad, vectors: Vectors, batches: Sequence[Samples], recipe: PhaseConfig) -> tuple[float, Vectors]:
+def fomaml(
+    grad: Grad, vectors: Vectors, batches: Sequence[Samples], recipe: PhaseConfig, scratch: Workspace
+) -> tuple[float, Vectors]:
     """First-order MAML: the query gradient, taken at the parameters that the support set adapted."""
     support, query = batches
-    adapted, _ = descend(grad, vectors["theta"], [support] * recipe.inner_steps, recipe.inner_lr)
+    adapted, _ = descend(grad, vectors["theta"], [support] * recipe.inner_steps, recipe.inner_lr, scratch)
     loss, meta_gradient = grad(adapted, query)
     return loss, {"theta": meta_gradient}
 
 
-def reptile(grad: Grad, vectors: Vectors, batches: Sequence[Samples], recipe: PhaseConfig) -> tuple[float, Vectors]:
+def reptile(
+    grad: Grad, vectors: Vectors, batches: Sequence[Samples], recipe: PhaseConfig, scratch: Workspace
+) -> tuple[float, Vectors]:
     """Reptile: towards where `inner_steps` steps on as many batches lead."""
-    adapted, losses = descend(grad, vectors["theta"], batches, recipe.inner_lr)
-    return float(np.mean(losses)), {"theta": vectors["theta"] - adapted}
+    adapted, losses = descend(grad, vectors["theta"], batches, recipe.inner_lr, scratch)
+    return float(np.mean(losses)), {"theta": np.subtract(vectors["theta"], adapted, out=adapted)}
 
 
-def descend(grad: Grad, theta: Vector, batches: Sequence[Samples], lr: float) -> tuple[Vector, list[float]]:
-    """Return new parameters, one SGD step on each batch away from theta, and each step's loss."""
-    theta, losses = theta.copy(), []
+def descend(
+    grad: Grad, theta: Vector, batches: Sequence[Samples], lr: float, scratch: Workspace
+) -> tuple[Vector, list[float]]:
+    """Return parameters, one SGD step on each batch away from theta, in scratch memory; and each step's loss."""
+    adapted, losses = scratch.array("adapted", theta.shape, theta.dtype), []
+    adapted[...] = theta
     for batch in batches:
-        loss, gradient = grad(theta, batch)
-        subtract(theta, lr, gradient)
+        loss, gradient = grad(adapted, batch)
+        subtract_scaled(adapted, gradient, lr)
         losses.append(loss)
-    return theta, losses
+    return adapted, losses
 
 
 LEARNERS: dict[str, Learner] = {

@@ -11,8 +11,7 @@ from edgemeta.config import PhaseConfig
 from edgemeta.errors import DataError
 from edgemeta.meta.learners import Vectors, learner
 from edgemeta.meta.samples import Samples
-from edgemeta.meta.vectors import subtract
-from edgemeta.nn import Model, Vector, Workspace
+from edgemeta.nn import Model, Vector, Workspace, subtract_scaled
 
 
 @dataclass
@@ -84,10 +83,13 @@ def take_step(
         data.take(indices) for indices in _draw(state, data.size, recipe.batch_size, method.batches(recipe), rng)
     ]
 
-    def grad(theta: Vector, samples: Samples) -> tuple[float, Vector]:
-        return model.loss_and_grad(theta, samples.x, samples.y, workspace)
+    scratch = workspace.part("learner")
 
-    loss, directions = method.gradient(grad, state.vectors, batches, recipe)
+    def grad(theta: Vector, samples: Samples) -> tuple[float, Vector]:
+        gradient = scratch.array("gradient", theta.shape, theta.dtype)
+        return model.loss_and_grad(theta, samples.x, samples.y, workspace, gradient)
+
+    loss, directions = method.gradient(grad, state.vectors, batches, recipe, scratch)
     for name, direction in directions.items():
         _descend(state, name, direction, recipe)
     state.step += 1
@@ -95,16 +97,18 @@ def take_step(
 
 
 def _descend(state: LocalState, name: str, direction: Vector, recipe: PhaseConfig) -> None:
-    """SGD with momentum and weight decay (Sutskever et al. 2013, in PyTorch's form), in place."""
+    """SGD with momentum and weight decay (Sutskever et al. 2013, in PyTorch's form), in place; overwrites direction."""
     vector = state.vectors[name]
     if recipe.weight_decay:
-        direction = direction + recipe.weight_decay * vector
+        subtract_scaled(direction, vector, -recipe.weight_decay)
     if recipe.momentum:
-        velocity = state.velocity.setdefault(name, np.zeros_like(vector))
+        if name not in state.velocity:
+            state.velocity[name] = np.zeros_like(vector)
+        velocity = state.velocity[name]
         velocity *= recipe.momentum
         velocity += direction
         direction = velocity
-    subtract(vector, recipe.lr, direction)
+    subtract_scaled(vector, direction, recipe.lr)
 
 
 def _draw(

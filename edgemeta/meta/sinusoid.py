@@ -68,7 +68,7 @@ def draw_task(rng: np.random.Generator) -> Task:
 
 def meta_train(model: Model, iterations: int, rng: np.random.Generator) -> Vector:
     """Return parameters trained with `fomaml`: each iteration steps along the mean meta-gradient of 25 tasks."""
-    workspace = Workspace()
+    workspace, scratch = Workspace(), Workspace()
 
     def grad(theta: Vector, samples: Samples) -> tuple[float, Vector]:
         return model.loss_and_grad(theta, samples.x, samples.y, workspace)
@@ -76,7 +76,7 @@ def meta_train(model: Model, iterations: int, rng: np.random.Generator) -> Vecto
     def direction(theta: Vector) -> Vector:
         tasks = [draw_task(rng) for _ in range(TASKS)]
         batches = [(task(POINTS), task(POINTS)) for task in tasks]
-        meta_gradients = [fomaml(grad, {"theta": theta}, pair, RECIPE)[1]["theta"] for pair in batches]
+        meta_gradients = [fomaml(grad, {"theta": theta}, pair, RECIPE, scratch)[1]["theta"] for pair in batches]
         mean: Vector = np.mean(meta_gradients, axis=0, dtype=theta.dtype)
         return mean
 

@@ -24,15 +24,16 @@ class TrainedModel:
     classes: tuple[str, ...]
     round: int = 0
 
-    def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
+    def predict(self, images: NDArray[Any], workspace: Workspace | None = None) -> NDArray[np.float32]:
         """Return probabilities (B, classes), or the outputs (B, outputs) of a regression network.
 
         images: (B, H, W, C), uint8 or float in [0, 1] (what the model was trained on, where that was no pictures);
-        one image without the batch's axis is taken as a batch of one. Raises InputError for another shape.
+        one image without the batch's axis is taken as a batch of one. workspace: scratch memory to keep between calls,
+        which saves a fifth of the time of one image. Raises InputError for another shape.
         """
         images = np.asarray(images)
         batch = images[np.newaxis] if images.ndim == len(self.network.input_shape) else images
-        workspace = Workspace()
+        workspace = workspace or Workspace()
         outputs = np.concatenate(
             [
                 self.network.forward(self.theta, batch[start : start + SCORE_BATCH], workspace)
@@ -79,7 +80,11 @@ class TrainedModel:
         return np.array(given if by_index else [self.classes.index(label) for label in given], np.int64)
 
 
-def load_model(path: str | Path) -> TrainedModel:
-    """Return the model in a file; raises ModelFileError that says what is wrong with it."""
+def load_model(path: str | Path, threads: int = 1) -> TrainedModel:
+    """Return the model in a file; raises ModelFileError that says what is wrong with it.
+
+    threads: how many share the model's work; any number gives the same bits.
+    """
     network, theta, classes, round_number = load_parameters(Path(path))
+    network.threads = threads
     return TrainedModel(network, theta, classes, round_number)

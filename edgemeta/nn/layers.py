@@ -1,12 +1,13 @@
 """The layers: each is a frozen record of its settings, and a forward function that returns its own backward.
 
-    y, backward = layer.forward(params, x, scratch)
+    y, backward = layer.forward(params, x, scratch, keep)
     dx = backward(dy, grads, need_dx)
 
 `params` and `grads` map the layer's own tensor names ("weight", "bias") to views of the flat vectors; backward
 writes each gradient once. The closure is the cache: there is no state in a layer, and it dies when dropped.
 What forward and backward return is for the next layer only, and may be overwritten after that (`Workspace.result`);
-a layer that needs its x in the backward pass keeps it in `scratch`, which lasts until the next batch.
+a layer that needs its x in the backward pass keeps it in `scratch`, which lasts until the next batch, unless the caller
+says with `keep` that no backward pass will come.
 Shapes: B batch, H height, W width, C channels in, O channels or units out. Pictures are (B, H, W, C).
 """
 
@@ -29,6 +30,7 @@ Tensors = Mapping[str, Array]
 Backward = Callable[[Array, Tensors, bool], Array | None]
 ROWWISE_BELOW = 32  # length of the products along kernel rows and channels, under which tiles of 4x4 do not pay
 SMALL = 10**6  # multiplications that OpenBLAS does without packing the operands first, which takes half as long
+PIECE = 1024  # rows of a dense layer's weights that a thread takes at once
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Conv2d:
         weight = (self.kernel, self.kernel, channels, self.filters)
         return (height, width, self.filters), {"weight": weight, "bias": (self.filters,)}
 
-    def forward(self, params: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
+    def forward(self, params: Tensors, x: Array, scratch: Workspace, _keep: bool = True) -> tuple[Array, Backward]:
         """Convolve x: (B, H, W, C) to (B, H, W, filters); without a "bias" in params, none is added."""
         y, back = self._convolution(x)(x, params["weight"], scratch)
         if "bias" in params:
@@ -88,15 +90,18 @@ class MaxPool2d:
             raise InputError(f"{self} on a picture of {height}x{width}: expected a tile of 1 up to the picture's size")
         return (height // self.size, width // self.size, channels), {}
 
-    def forward(self, _: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
+    def forward(self, _: Tensors, x: Array, scratch: Workspace, keep: bool = True) -> tuple[Array, Backward]:
         """Pool x: (B, H, W, C) to (B, H // size, W // size, C)."""
         tiles = self._positions(x)
         y = scratch.result(tiles[0].shape, x.dtype)
-        larger = [scratch.samples(i, y.shape, np.bool_) for i in range(1, len(tiles))]
-        y[...] = tiles[0]
-        for tile, mask in zip(tiles[1:], larger, strict=True):
-            np.greater(tile, y, out=mask)
-            np.maximum(y, tile, out=y)
+        larger = [scratch.samples(i, y.shape, np.bool_) for i in range(1, len(tiles))] if keep else []
+        for i, tile in enumerate(tiles[1:]):
+            before = y if i else tiles[0]
+            if keep:
+                np.greater(tile, before, out=larger[i])
+            np.maximum(before, tile, out=y)
+        if len(tiles) == 1:
+            y[...] = x
 
         def backward(dy: Array, _: Tensors, _need: bool) -> Array:
             dx = scratch.result(x.shape, dy.dtype)
@@ -131,10 +136,12 @@ class ReLU:
         """Return the unchanged shape; there are no tensors."""
         return shape, {}
 
-    def forward(self, _: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
+    def forward(self, _: Tensors, x: Array, scratch: Workspace, keep: bool = True) -> tuple[Array, Backward]:
         """Cut x off below zero."""
         y: Array = np.maximum(x, 0, out=scratch.result(x.shape, x.dtype))
-        positive = np.greater(y, 0, out=scratch.samples("positive", y.shape, np.bool_))
+        positive = scratch.samples("positive", y.shape, np.bool_)
+        if keep:
+            np.greater(y, 0, out=positive)
 
         def backward(dy: Array, _: Tensors, _need: bool) -> Array:
             dx: Array = np.multiply(dy, positive, out=scratch.result(dy.shape, dy.dtype))
@@ -147,7 +154,7 @@ class ReLU:
 class Bias:
     """A convolution's bias as a step of its own, which the network may take after a pool; not a layer to build with."""
 
-    def forward(self, params: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
+    def forward(self, params: Tensors, x: Array, scratch: Workspace, _keep: bool = True) -> tuple[Array, Backward]:
         """Add one number for each channel to x: (B, H, W, C)."""
         y = np.add(x, params["bias"], out=scratch.result(x.shape, x.dtype))
 
@@ -168,7 +175,7 @@ class Flatten:
         """Return (D,); there are no tensors."""
         return (math.prod(shape),), {}
 
-    def forward(self, _: Tensors, x: Array, _scratch: Workspace) -> tuple[Array, Backward]:
+    def forward(self, _: Tensors, x: Array, _scratch: Workspace, _keep: bool = True) -> tuple[Array, Backward]:
         """Flatten all but the batch's axis."""
 
         def backward(dy: Array, _: Tensors, _need: bool) -> Array:
@@ -192,22 +199,29 @@ class Dense:
             )
         return (self.units,), {"weight": (shape[0], self.units), "bias": (self.units,)}
 
-    def forward(self, params: Tensors, x: Array, scratch: Workspace) -> tuple[Array, Backward]:
+    def forward(self, params: Tensors, x: Array, scratch: Workspace, keep: bool = True) -> tuple[Array, Backward]:
         """Map x: (B, D) to (B, units).
 
-        Large weights are worked through in blocks of rows, the same ones for any number of threads.
+        Large weights are worked through in pieces of their rows, the same ones for any number of threads.
         """
         weight, batch = params["weight"], len(x)
-        kept = scratch.array("x", x.shape, x.dtype)
-        kept[...] = x
-        rows = 512 if batch * 512 * self.units <= SMALL else 128
-        blocks = [slice(start, start + rows) for start in range(0, len(weight), rows)]
-        parts = scratch.passing.array("parts", (len(blocks), batch, self.units), x.dtype)
+        kept = x
+        if keep:
+            kept = scratch.array("x", x.shape, x.dtype)
+            kept[...] = x
+        pieces = [slice(start, start + PIECE) for start in range(0, len(weight), PIECE)]
+        # As many rows as OpenBLAS multiplies without packing them first; a power of two, so that they divide a piece.
+        few = 1 << max(SMALL // (batch * self.units), 1).bit_length() - 1
+        rows = few if 64 <= few <= PIECE else PIECE  # below 64, summing the products takes longer than they save
+        count = (len(pieces) - 1) * (PIECE // rows) + len(_split(weight[pieces[-1]], rows))
+        parts = scratch.passing.array("parts", (count, batch, self.units), x.dtype)
 
         def multiply(i: int) -> None:
-            np.matmul(kept[:, blocks[i]], weight[blocks[i]], out=parts[i])
+            blocks, first = _split(weight[pieces[i]], rows), i * (PIECE // rows)
+            columns = _split(kept[:, pieces[i]].T, rows).swapaxes(1, 2)
+            np.matmul(columns, blocks, out=parts[first : first + len(blocks)])
 
-        scratch.each(multiply, len(blocks))
+        scratch.each(multiply, len(pieces))
         y = np.add.reduce(parts, axis=0, out=scratch.result(parts.shape[1:], x.dtype))
         y += params["bias"]
 
@@ -217,12 +231,12 @@ class Dense:
             across[...] = dy.T  # W dy^T takes two thirds of the time of dy W^T
 
             def differentiate(i: int) -> None:
-                rows = blocks[i]
-                np.matmul(kept[:, rows].T, dy, out=grads["weight"][rows])
+                piece = pieces[i]
+                np.matmul(_split(kept[:, piece].T, few), dy, out=_split(grads["weight"][piece], few))
                 if dxt is not None:
-                    np.matmul(weight[rows], across, out=dxt[rows])
+                    np.matmul(_split(weight[piece], few), across, out=_split(dxt[piece], few))
 
-            scratch.each(differentiate, len(blocks))
+            scratch.each(differentiate, len(pieces))
             np.sum(dy, axis=0, out=grads["bias"])
             return None if dxt is None else dxt.T
 
@@ -237,6 +251,11 @@ def _picture(layer: Layer, shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise InputError(f"{layer} on an input of shape {shape}: expected a picture (height, width, channels)")
     return shape[0], shape[1], shape[2]
+
+
+def _split(x: Array, rows: int) -> Array:
+    """Return x (D, n) as (D / rows, rows, n), a view; in one block where rows do not divide D."""
+    return x.reshape(-1, rows if len(x) % rows == 0 else len(x), x.shape[1])
 
 
 def _sums(dy: Array) -> Array:

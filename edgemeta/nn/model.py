@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import InputError
+from edgemeta.nn.blas import note_threads
 from edgemeta.nn.layers import LAYERS, Backward, Bias, Conv2d, Layer, MaxPool2d, ReLU, Tensors
 from edgemeta.nn.layout import Layout, Shape, Vector
 from edgemeta.nn.losses import LOSSES
@@ -63,8 +64,6 @@ class Model:
     ) -> None:
         if loss not in LOSSES:
             raise InputError(f"unknown loss '{loss}': expected one of {', '.join(LOSSES)}")
-        if not 1 <= threads <= MAX_THREADS:
-            raise InputError(f"{threads} threads: expected 1 to {MAX_THREADS}")
         self.layers, self.input_shape, self.name = tuple(layers), tuple(map(int, input_shape)), name
         if not self.input_shape or min(self.input_shape) < 1:
             raise InputError(f"an input shape of {self.input_shape}: expected one or more sizes, each 1 or more")
@@ -89,6 +88,19 @@ class Model:
         self._head, self._tail = _pool_first(steps[:pictures]), steps[pictures:]
         self._head_layout = Layout(tuple(entries[:entries_of_head]))
 
+        note_threads()
+
+    @property
+    def threads(self) -> int:
+        """How many threads share the work; it may be changed between calls."""
+        return self._threads
+
+    @threads.setter
+    def threads(self, threads: int) -> None:
+        if not 1 <= threads <= MAX_THREADS:
+            raise InputError(f"{threads} threads: expected 1 to {MAX_THREADS}")
+        self._threads = threads
+
     def init(self, seed: int | np.random.Generator = 0) -> Vector:
         """Return new float32 parameters: He initialisation (He et al., 2015), biases zero."""
         rng = np.random.default_rng(seed)
@@ -106,10 +118,12 @@ class Model:
 
         def head(samples: Array, _: int) -> Array:
             # No backward pass will come, so every chunk may overwrite what the one before left.
-            return _forward(self._head, params, samples, space.passing.part("head"))[0]
+            return _forward(self._head, params, samples, space.passing.part("head"), keep=False)[0]
 
         h = self._head_outputs(head, x, theta.dtype, space)
-        return _forward(self._tail, params, h, space.part("tail"))[0].copy()
+        if not len(x):
+            return np.empty((0, self.outputs), theta.dtype)
+        return _forward(self._tail, params, h, space.part("tail"), keep=False)[0].copy()
 
     def loss_and_grad(
         self, theta: Vector, x: Array, y: Array, workspace: Workspace | None = None, out: Vector | None = None
@@ -185,11 +199,13 @@ class Model:
         return h
 
 
-def _forward(steps: Sequence[Step], params: Tensors, h: Array, space: Workspace) -> tuple[Array, list[Backward]]:
+def _forward(
+    steps: Sequence[Step], params: Tensors, h: Array, space: Workspace, keep: bool = True
+) -> tuple[Array, list[Backward]]:
     backwards = []
     for i, (layer, keys) in enumerate(steps):
         mine = {tensor: params[key] for tensor, key in keys.items()}
-        h, backward = layer.forward(mine, h, space.part(i))
+        h, backward = layer.forward(mine, h, space.part(i), keep)
         backwards.append(backward)
     return h, backwards
 
@@ -221,7 +237,7 @@ def _pool_first(steps: Sequence[Step]) -> list[Step]:
 
 def _chunks(batch: int) -> list[slice]:
     """Return slices of at most CHUNK samples, as equal as can be."""
-    count = max(1, -(-batch // CHUNK))
+    count = -(-batch // CHUNK)
     return [slice(batch * i // count, batch * (i + 1) // count) for i in range(count)]
 
 

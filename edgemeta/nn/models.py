@@ -39,8 +39,12 @@ def build(
     classes: int,
     loss: str = "cross-entropy",
     normalization: Normalization = RAW,
+    threads: int = 1,
 ) -> Model:
-    """Return a named model for samples of `input_shape` and `classes` outputs; raises InputError for unknown names."""
+    """Return a named model for samples of `input_shape` and `classes` outputs; raises InputError for unknown names.
+
+    threads: see `Model`.
+    """
     if name not in MODELS:
         raise InputError(f"unknown model '{name}': expected one of {', '.join(MODELS)}")
-    return Model(MODELS[name](classes), input_shape, loss, normalization, name)
+    return Model(MODELS[name](classes), input_shape, loss, normalization, name, threads)

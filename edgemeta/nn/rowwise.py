@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from edgemeta.nn import conv
 from edgemeta.nn.cooktoom import TILE, Array, transforms
-from edgemeta.nn.tiled import whole_tiles
+from edgemeta.nn.tiled import BAND, whole_tiles
 from edgemeta.nn.workspace import Workspace
 
 
@@ -32,17 +32,28 @@ def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, conv.C
     fields = _transform_inputs(x, b, kernel, scratch)
     # weight by the kernel's columns, so that its rows and the channels are the rows of a product
     u = np.matmul(g, weight.swapaxes(0, 1).reshape(kernel, -1)).reshape(size, 1, kernel * channels, filters)
-    m = scratch.passing.array("M", (size, height, right * batch, filters), x.dtype)
-    np.matmul(fields.swapaxes(2, 3), u, out=m)
     y = scratch.result((batch, height, right * TILE, filters), x.dtype)
     tiled = y.transpose(1, 2, 0, 3).reshape(height, right, TILE, n)
-    np.matmul(a.T, m.reshape(size, height, right, n).transpose(1, 2, 0, 3), out=tiled)
+    high = max(1, BAND // (size * right * n))  # rows whose products stay in the cache
+    bands = [slice(top, min(top + high, height)) for top in range(0, height, high)]
+
+    def products(band: slice) -> tuple[Array, Array]:
+        """Return memory for one band's M, or Q, and its view by place: (rows, right, a, N)."""
+        m = scratch.passing.array("M", (size, band.stop - band.start, right * batch, filters), x.dtype)
+        return m, m.reshape(size, -1, right, n).transpose(1, 2, 0, 3)
+
+    for band in bands:
+        m, places = products(band)
+        np.matmul(fields[:, band].swapaxes(2, 3), u, out=m)
+        np.matmul(a.T, places, out=tiled[band])
 
     def backward(dy: Array, need_dx: bool) -> tuple[Array, Array | None]:
-        whole = whole_tiles(dy, scratch)[:height].reshape(height, right, TILE, n)
-        q = scratch.passing.array("M", m.shape, dy.dtype)
-        np.matmul(a, whole, out=q.reshape(size, height, right, n).transpose(1, 2, 0, 3))
-        du = np.matmul(fields, q, out=scratch.passing.array("dU", (size, height, *u.shape[2:]), dy.dtype))
+        whole = whole_tiles(dy, scratch)[:, :height].transpose(1, 2, 0, 3).reshape(height, right, TILE, n)
+        du = scratch.passing.array("dU", (size, height, *u.shape[2:]), dy.dtype)
+        for band in bands:
+            q, places = products(band)
+            np.matmul(a, whole[band], out=places)
+            np.matmul(fields[:, band], q, out=du[:, band])
         dweight = (g.T @ du.sum(axis=1).reshape(size, -1)).reshape(kernel, kernel, channels, filters).swapaxes(0, 1)
         return dweight, conv.input_gradient(dy, weight, scratch) if need_dx else None
 

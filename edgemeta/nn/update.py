@@ -4,7 +4,7 @@ import numpy as np
 
 from edgemeta.nn.layout import Vector
 
-BLOCK = 1 << 15  # numbers: one block of rate * gradient stays in a core's cache until it is subtracted
+BLOCK = 1 << 16  # numbers: one block of rate * gradient stays in a core's cache until it is subtracted
 
 
 def subtract_scaled(vector: Vector, direction: Vector, rate: float) -> None:

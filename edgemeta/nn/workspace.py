@@ -53,7 +53,7 @@ class Workspace:
         """The running thread's own workspace, for what nobody reads after the present call.
 
         All parts share it, so what a layer leaves there is gone when the next one starts; being reused at once, it
-        stays in the processor's cache.
+        stays in the processor's cache. To be asked for in each call: a backward pass may run on another thread.
         """
         local = self._whole._local
         if not hasattr(local, "workspace"):

@@ -1,0 +1,24 @@
+"""Where a run is."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is committed to disk. round, stage: what is at work; model: the round that led to the current model.
+
+    cohort: who is asked in this stage, empty before it opens. away: who was missing and has not been heard since.
+    counted: participant -> the last round in which its update counted. record: of the round at work, so far.
+    history: how many bytes of history.jsonl count.
+    """
+
+    round: int = 0
+    stage: str = "evaluate"
+    model: int = 0
+    attempt: int = 0
+    cohort: list[int] = field(default_factory=list)
+    away: list[int] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+    history: int = 0

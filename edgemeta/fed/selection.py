@@ -1,0 +1,33 @@
+"""Who takes part in a stage of a round. away: who was missing when last asked and has not been heard of since."""
+
+from collections.abc import Collection
+
+from edgemeta.fed.plan import Plan
+from edgemeta.fed.streams import Stream, generator
+
+
+def trainers(plan: Plan, round_number: int, attempt: int, joined: Collection[int], away: Collection[int]) -> list[int]:
+    """Return the cohort of a round: the configured fraction of the training participants that are there, drawn.
+
+    attempt: how often the round was opened before; each draws anew. When too few are there, those that are away are
+    asked as well.
+    """
+    least = plan.server.min_fit_clients or 1
+    here = sorted(set(joined) - set(away))
+    candidates = here if len(here) >= least else sorted(joined)
+    size = max(least, round(plan.server.fraction_fit * len(candidates)))
+    where = (plan.phase_of(round_number), round_number, attempt)
+    rng = generator(plan.config.seed, Stream.SELECTION, *where)
+    drawn: list[int] = rng.permutation(candidates)[:size].tolist()
+    return sorted(drawn)
+
+
+def evaluators(plan: Plan, round_number: int, roster: Collection[int], away: Collection[int]) -> list[int]:
+    """Return who scores a round's model: everyone that is there, held-out participants too.
+
+    Held-out participants are no part of the quorum, so the evaluation of the start gives them time to come.
+    """
+    expected = set(roster)
+    if round_number == 0:
+        expected |= set(range(plan.training_participants, plan.config.data.participants))
+    return sorted(expected - set(away)) or sorted(roster)
