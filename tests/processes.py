@@ -18,7 +18,7 @@ from edgemeta.meta.learners import Learner
 SPEC = "synthetic:samples=120,size=8"
 
 
-def _counting(grad: Any, vectors: Any, batches: Any, recipe: Any) -> Any:
+def _counting(grad: Any, vectors: Any, batches: Any, recipe: Any, _: Any) -> Any:
     loss, gradient = grad(vectors["theta"], batches[0])
     return loss, {"theta": gradient, "count": np.full(1, -1 / recipe.lr, np.float32)}
 
