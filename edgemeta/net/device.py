@@ -126,7 +126,8 @@ class Device:
             return self._later("storage", str(error))
         except (NoMemory, MemoryError, DivergedError) as error:
             self._tasks.drop()  # a later one may be smaller, or tamer
-            return self._later("diverged" if isinstance(error, DivergedError) else "memory", str(error))
+            kind = "diverged" if isinstance(error, DivergedError) else "memory"
+            return self._later(kind, str(error) or "out of memory")
         except InputError:
             self._later("", "")  # a caller that goes on all the same does not hammer the gateway
             raise
