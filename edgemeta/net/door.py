@@ -49,7 +49,6 @@ class Door(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        transport.pause_reading()  # nothing is taken from the socket before it is known for whom
         self._transport = transport
         if len(self._inside) >= self._most:
             transport.abort()
@@ -60,6 +59,9 @@ class Door(asyncio.Protocol):
 
     async def _open(self) -> None:
         transport = self._transport
+        # Nothing is taken from the socket before it is known for whom. Not in `connection_made`: until Python 3.11.3
+        # a transport starts to read after that, paused or not. No byte can have come before a task's first step.
+        transport.pause_reading()
         try:
             async with asyncio.timeout(self._patience_s):
                 first = await _first_byte(transport.get_extra_info("socket"))
