@@ -154,8 +154,9 @@ def main() -> None:
         print(json.dumps(figures))
         return
     for name, value in figures.items():
-        aim = f"  (at most {TARGETS[name]:g}: {'reached' if value <= TARGETS[name] else 'MISSED'})" * (name in TARGETS)
-        print(f"{name:28s} {value:8.3f}{aim}")
+        aim = TARGETS.get(name)
+        told = "" if aim is None else f"  (at most {aim:g}: {'reached' if value <= aim else 'MISSED'})"
+        print(f"{name:28s} {value:8.3f}{told}")
 
 
 if __name__ == "__main__":
