@@ -1,4 +1,4 @@
-"""What holds for all tests: BLAS with one thread, as on the command line, or bits would depend on the machine's cores."""
+"""What holds for all tests: BLAS has one thread, as under the commands, or bits would depend on the number of cores."""
 
 import os
 

@@ -90,7 +90,7 @@ def test_one_step_in_each_process_and_a_power_cut_after_it(tmp_path):
             command = [sys.executable, "-c", script, url, SPEC, tmp_path / "d"]
             done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
             kinds.append(done.stdout.strip())
-            assert len(kinds) < 40, kinds
+            assert len(kinds) < 40, " ".join(kinds)
     assert kinds.count("trained") == 3
     assert_same_run(tmp_path / "served", tmp_path / "simulated")
 
