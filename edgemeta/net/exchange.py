@@ -170,27 +170,29 @@ def open_files(response: Response, files: ExitStack) -> Response:
     return replace(response, body=[opened(part) if isinstance(part, FilePart) else part for part in response.parts])
 
 
-async def blocks(response: Response) -> AsyncGenerator[bytes | memoryview, None]:
-    """Yield an opened response's body, at most BLOCK bytes at a time. Raises StorageError when a file is too short."""
-    for part in response.parts:
-        if isinstance(part, FilePart):
-            assert isinstance(part.source, int)
-            end = part.offset + part.length
-            for start in range(part.offset, end, BLOCK):
-                yield await off_loop(_read, part.source, min(BLOCK, end - start), start)
-        else:
-            view = memoryview(part).cast("B")
-            for start in range(0, len(view), BLOCK):
-                yield view[start : start + BLOCK]
+async def blocks(part: bytes | memoryview | FilePart) -> AsyncGenerator[bytes | memoryview, None]:
+    """Yield an opened part of a body, at most BLOCK bytes at a time. Raises StorageError when a file is too short."""
+    if isinstance(part, FilePart):
+        assert isinstance(part.source, int)
+        end = part.offset + part.length
+        for start in range(part.offset, end, BLOCK):
+            yield await off_loop(_read, part.source, min(BLOCK, end - start), start)
+    else:
+        view = memoryview(part).cast("B")
+        for start in range(0, len(view), BLOCK):
+            yield view[start : start + BLOCK]
 
 
 def _read(descriptor: int, size: int, offset: int) -> bytes:
     data = os.pread(descriptor, size, offset)
     if len(data) < size:
-        raise StorageError(
-            f"a file ended at byte {offset + len(data)} while it was sent; files being sent must not shrink"
-        )
+        raise shrunk(offset + len(data))
     return data
+
+
+def shrunk(end: int) -> StorageError:
+    """Return the error of a file that became shorter while it was sent."""
+    return StorageError(f"a file ended at byte {end} while it was sent; files being sent must not shrink")
 
 
 def response_head(response: Response, keep_alive: bool) -> bytes:
