@@ -33,7 +33,7 @@ class Limits:
     max_body_bytes: int = 256 << 20  # 67 million float32 parameters: more than a board of 1 GB can train
     request_deadline_s: float = 300.0  # first to last byte of a request: 8.8 MB at 0.25 Mbit/s takes 282 s
     idle_s: float = 75.0  # a connection that asks nothing; longer than the wait between two polls
-    write_stall_s: float = 60.0  # for each 64 KiB of an answer: a link under 1 kB/s is given up
+    write_stall_s: float = 60.0  # for each 256 KiB of a file: a link under 4 kB/s is given up
     linger_s: float = 2.0  # after a refusal, for a peer that is still sending to see the answer before the cut
     half_close_s: float = 1.0  # for an answer to a peer that sent its request and shut its sending side
     close_grace_s: float = 10.0  # for answers under way when the server stops
