@@ -30,8 +30,9 @@ def processes():
 def test_killed_at_random_moments_it_ends_with_the_right_bits(tmp_path, processes):
     moments = random.Random(SEED)
     first, second = TINY["phases"]
-    # More rounds than can pass while there are kills: the devices alone take longer to start.
-    settings = TINY | {"phases": [first | {"rounds": KILLS}, second | {"rounds": 2 * KILLS, "local_steps": 4}]}
+    # More work than can be done while there are kills, whatever the machine.
+    phases = [first | {"rounds": KILLS, "local_steps": 30}, second | {"rounds": 3 * KILLS, "local_steps": 60}]
+    settings = TINY | {"phases": phases}
     config = write_config(tmp_path, settings | {"evaluation": TINY["evaluation"] | {"every": 4}})
     reference = edgemeta.simulate(config, out=tmp_path / "simulated")
     served, port = tmp_path / "served", 0
