@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from edgemeta.cli import options
+
 BUDGET_S = 1.0  # of local steps between two looks at whether to stop
 QUIET = ("waiting", "task")
 ALWAYS = ("joined", "delivered", "discarded", "over")
@@ -24,14 +26,7 @@ ALWAYS = ("joined", "delivered", "discarded", "over")
 @click.option(
     "--partition-id", type=click.IntRange(0), metavar="K", help="Take the K-th part of the data, as the run cuts it."
 )
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    default="edgemeta-state",
-    show_default=True,
-    metavar="DIR",
-    help="Where the device keeps what it needs to go on after a power cut.",
-)
+@options.state("Where the device keeps what it needs to go on after a power cut.")
 @click.option("--name", metavar="NAME", help="What the gateway calls this device. [default: the host's name]")
 @click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="The board's limits: devices/ has some to take."

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from edgemeta.cli import options
+
 MARKS = {True: "ok", False: "WRONG", None: "-"}
 
 
@@ -13,14 +15,7 @@ MARKS = {True: "ok", False: "WRONG", None: "-"}
 @click.argument("server", metavar="[URL]", required=False)
 @click.option("--join", type=click.Path(path_type=Path), metavar="FILE", help="The device's join file, instead of URL.")
 @click.option("--data", metavar="SPEC", help="This device's data, to look at its classes.")
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    default="edgemeta-state",
-    show_default=True,
-    metavar="DIR",
-    help="Where the device will keep its state.",
-)
+@options.state("Where the device will keep its state.")
 @click.option("--profile", type=click.Path(path_type=Path), metavar="FILE", help="The board's limits.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(

@@ -5,14 +5,9 @@ from pathlib import Path
 
 import click
 
-STATE = click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    default="edgemeta-state",
-    show_default=True,
-    metavar="DIR",
-    help="The gateway's run directory; it may be running.",
-)
+from edgemeta.cli import options
+
+STATE = options.state("The gateway's run directory; it may be running.")
 
 
 @click.command()

@@ -1,5 +1,9 @@
 """Options that several commands have."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import click
 
 threads = click.option(
@@ -10,3 +14,15 @@ threads = click.option(
     metavar="N",
     help="Share each step among N threads; the bits stay the same.",
 )
+
+
+def state(what: str) -> Callable[[Any], Any]:
+    """Return the option --state, whose help says what is kept there."""
+    return click.option(
+        "--state",
+        type=click.Path(path_type=Path),
+        default="edgemeta-state",
+        show_default=True,
+        metavar="DIR",
+        help=what,
+    )

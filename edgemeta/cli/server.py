@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from edgemeta.cli import options
 from edgemeta.cli.settings import settings_from
 from edgemeta.net.address import is_loopback
 
@@ -13,14 +14,7 @@ from edgemeta.net.address import is_loopback
 @click.option("--config", metavar="RUN.toml|PRESET", help="A configuration file, or the name of a built-in one.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8742, show_default=True, metavar="P", help="0: any one.")
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    default="edgemeta-state",
-    show_default=True,
-    metavar="DIR",
-    help="The run directory; one that exists goes on.",
-)
+@options.state("The run directory; one that exists goes on.")
 @click.option("--init", type=click.Path(path_type=Path), metavar="MODEL", help="Start from this model file.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as in phases.0.lr=0.05.")
 @click.option("--cert", type=click.Path(path_type=Path), metavar="FILE", help="A certificate of one's own, PEM.")
