@@ -105,6 +105,8 @@ def prepare(
         resolved = resolve(config, split.train.shape, split.train.classes, model)
         participants, left_out = divide(split, resolved.data, resolved.seed)
     else:
+        if config.data.validation or config.data.label_noise or config.data.pixel_noise:
+            raise ConfigError("data.validation and noise are for data that is cut here: prepare your own arrays so")
         participants = _own(data, model)
         first = participants[0].train_set
         config = replace(config, data=replace(config.data, source="arrays", participants=len(participants)))

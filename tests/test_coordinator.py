@@ -296,6 +296,33 @@ def test_an_update_that_the_card_damaged_is_asked_for_again(run, caplog):
     assert gateway.state.work(0, 2.0).kind == "train"
 
 
+def test_a_record_whose_round_was_not_committed_does_not_count(run):
+    gateway = run()
+    gateway.start()
+    with open(gateway.path / "history.jsonl", "ab") as file:
+        file.write(b'{"round": 1}\n')  # written, and then the power went
+    gateway.reopen()
+    assert [record["round"] for record in gateway.history] == [0]
+
+
+def test_a_record_is_written_once_however_often_the_commit_fails(run, monkeypatch):
+    gateway = run()
+
+    def full(*_):
+        raise StorageError("full")
+
+    with monkeypatch.context() as patch:
+        gateway.state.work(0, 0.0)
+        gateway.scores(0)
+        gateway.scores(1)
+        patch.setattr(RunDirectory, "commit", full)
+        for now in (1.0, 2.0):
+            with pytest.raises(StorageError):
+                gateway.scores(2) if now == 1.0 else gateway.state.tick(now)
+    gateway.state.tick(3.0)
+    assert [record["round"] for record in gateway.history] == [0]
+
+
 def test_a_damaged_directory_is_refused(run):
     gateway = run()
     (gateway.path / "progress.json").write_text("{")

@@ -175,6 +175,11 @@ def test_ones_own_arrays_and_network(tmp_path):
     assert edgemeta.load_model(tmp_path / "model.safetensors").network.describe() == network.describe()
 
 
+def test_noise_is_not_silently_left_out_of_ones_own_arrays():
+    with pytest.raises(ConfigError, match="noise"):
+        edgemeta.simulate({"data": {"label_noise": 0.5}}, data=[(arrays(12), arrays(6))])
+
+
 def test_a_run_starts_from_a_model_file(undisturbed, tmp_path):
     folder, result = undisturbed
     one = {"phases": [{"rounds": 1, "local_steps": 1, "batch_size": 4}]}
