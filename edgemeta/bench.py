@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.nn import Conv2d, Model, Workspace, build, subtract_scaled
+from edgemeta.nn import Conv2d, Model, Workspace, build, conv
 from edgemeta.nn.blas import core
-from edgemeta.nn.conv import convolve
 
 REPEATS = 15
 
@@ -27,11 +26,9 @@ def measure(name: str = "cnn", batch: int = 32, threads: int = 1) -> dict[str, A
     x = rng.integers(0, 256, (batch, 32, 32, 3), np.uint8)
     y = rng.integers(0, 10, batch, np.int64)
     theta, workspace = network.init(0), Workspace()
-    gradient = np.empty_like(theta)
 
     def step() -> None:
-        network.loss_and_grad(theta, x, y, workspace, gradient)
-        subtract_scaled(theta, gradient, 1e-4)
+        network.descend(theta, x, y, 1e-4, workspace, out=theta)
 
     step_s, forward_s = _medians([step, lambda: network.forward(theta, x, workspace)])
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -63,18 +60,27 @@ def _convolutions(network: Model, batch: int, rng: np.random.Generator) -> tuple
             x = rng.standard_normal((batch, height, width, channels), np.float32)
             weight = rng.standard_normal((layer.kernel, layer.kernel, channels, layer.filters), np.float32)
             dy = rng.standard_normal((batch, height, width, layer.filters), np.float32)
-            scratch, products = Workspace(), _products(x, weight, dy, need_dx=i > 0)
-
-            def both(x: Any = x, weight: Any = weight, dy: Any = dy, scratch: Any = scratch, dx: bool = i > 0) -> None:
-                convolve(x, weight, scratch)[1](dy, dx)
-
-            took = _medians([both, products])
+            took = _medians([_convolution(x, weight, dy, i > 0), _products(x, weight, dy, i > 0)])
             convolution_s, matmul_s = convolution_s + took[0], matmul_s + took[1]
         shape, _ = layer.shapes(shape)
     return convolution_s, matmul_s
 
 
-def _products(x: Any, weight: Any, dy: Any, *, need_dx: bool) -> Callable[[], None]:
+def _convolution(x: Any, weight: Any, dy: Any, need_dx: bool) -> Callable[[], None]:
+    """Return the plain convolution, forward and backward."""
+    space, grads = Workspace(), {"weight": np.empty_like(weight)}
+    prepared = conv.prepare(x, weight.shape, space.part("scratch"), space.part("kept"))
+    _, backward = prepared.prepare_backward(dy, need_dx)
+
+    def run() -> None:
+        params = conv.lift(weight, need_dx, space)
+        prepared.forward(params)
+        backward(params, grads)
+
+    return run
+
+
+def _products(x: Any, weight: Any, dy: Any, need_dx: bool) -> Callable[[], None]:
     """Return the matrix products of a direct convolution's forward and backward pass, a picture at a time."""
     pixels, filters = x.shape[1] * x.shape[2], dy.shape[3]
     flat = weight.reshape(-1, filters)

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from gradients import Array, check_gradient
+from passes import convolved
 
-from edgemeta.nn import Workspace, conv
-from edgemeta.nn.conv import convolve
+from edgemeta.nn import conv
 
 
 def naive(x: Array, weight: Array) -> Array:
@@ -26,33 +26,20 @@ def naive(x: Array, weight: Array) -> Array:
 @pytest.mark.parametrize("shape", [(1, 4, 4, 1), (3, 5, 7, 2), (2, 1, 3, 4)])
 def test_it_is_the_definition(kernel: tuple[int, int], shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
-    x, weight = rng.standard_normal(shape), rng.standard_normal((*kernel, shape[3], 3))
-    y, _ = convolve(x, weight, Workspace())
+    x, weight, dy = (rng.standard_normal(size) for size in (shape, (*kernel, shape[3], 3), (*shape[:3], 3)))
+    y, dweight, dx = convolved(conv, [x, weight, dy])
     np.testing.assert_allclose(y, naive(x, weight), rtol=1e-12, atol=1e-12)
+    check_gradient(lambda w: float(np.sum(naive(x, w) * dy)), dweight, weight, rng)
+    check_gradient(lambda x: float(np.sum(naive(x, weight) * dy)), dx, x, rng)
 
 
 def test_by_hand() -> None:
     x = np.arange(1.0, 10.0).reshape(1, 3, 3, 1)
     weight = np.zeros((3, 3, 1, 1))
     weight[0, 1], weight[1, 2] = 1, 10  # the pixel above, and ten times the one to the right
-    y, backward = convolve(x, weight, Workspace())
+    y, dweight, dx = convolved(conv, [x, weight, np.ones((1, 3, 3, 1))])
     assert y.reshape(3, 3).tolist() == [[20, 30, 0], [51, 62, 3], [84, 95, 6]]
-    dweight, dx = backward(np.ones((1, 3, 3, 1)), True)
     # For each tap the sum of the pixels that it saw: rows 1-2 (or 2-3, or all) times columns 1-2 (or 2-3, or all).
     assert dweight.reshape(3, 3).tolist() == [[12, 21, 16], [27, 45, 33], [24, 39, 28]]
-    assert dx is not None
     # A pixel fed the one below it (not in the last row) once, and the one to its left (not in column 1) ten times.
     assert dx.reshape(3, 3).tolist() == [[1, 11, 11], [1, 11, 11], [0, 10, 10]]
-
-
-@pytest.mark.parametrize("block_bytes", [1, 2000, 1 << 30])
-def test_the_size_of_a_block_is_no_matter(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv, "BLOCK_BYTES", block_bytes)  # a sample, two and a rest, the whole batch at once
-    rng = np.random.default_rng(1)
-    x, weight, dy = (rng.standard_normal(shape) for shape in ((5, 4, 3, 2), (3, 3, 2, 4), (5, 4, 3, 4)))
-    y, backward = convolve(x, weight, Workspace())
-    np.testing.assert_allclose(y, naive(x, weight), rtol=1e-12, atol=1e-12)
-    dweight, dx = backward(dy, True)
-    assert dx is not None
-    check_gradient(lambda w: float(np.sum(naive(x, w) * dy)), dweight, weight, rng)
-    check_gradient(lambda x: float(np.sum(naive(x, weight) * dy)), dx, x, rng)

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from passes import convolved
 
-from edgemeta.nn import Conv2d, Workspace, conv, rowwise, tiled
+from edgemeta.nn import Conv2d, Workspace, conv, tiled
 from edgemeta.nn.cooktoom import POINTS, TILE, exact, transforms
 
 Array = NDArray[Any]
@@ -55,15 +56,6 @@ def test_what_is_applied_most_often_is_exact_in_float32(kernel: int) -> None:
         assert 0.1 < max(map(abs, row)) < 10  # balanced
 
 
-def results(convolve: Any, arrays: list[Array], scratch: Workspace | None = None) -> list[Array]:
-    """Return copies of y, dweight and dx for x, weight and dy."""
-    x, weight, dy = arrays
-    y, backward = convolve(x, weight, scratch or Workspace())
-    y = y.copy()
-    dweight, dx = backward(dy, True)
-    return [y, dweight.copy(), dx.copy()]
-
-
 def draw(rng: np.random.Generator, shape: tuple[int, ...], kernel: int, filters: int) -> list[Array]:
     """Return x, weight and dy, in float32."""
     sizes = [shape, (kernel, kernel, shape[3], filters), (*shape[:3], filters)]
@@ -72,7 +64,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], kernel: int, filters:
 
 def hold(got: list[Array], arrays: list[Array]) -> None:
     """Hold y, dweight and dx against the plain convolution in float64."""
-    expected = results(conv.convolve, [array.astype(np.float64) for array in arrays])
+    expected = convolved(conv, [array.astype(np.float64) for array in arrays])
     largest_x, _, largest_dy = (float(np.abs(array).max()) for array in arrays)
     weights = np.abs(arrays[1])
     batch, height, width, _ = arrays[0].shape
@@ -88,7 +80,6 @@ def hold(got: list[Array], arrays: list[Array]) -> None:
         assert float(np.abs(fast - plain).max()) <= TOLERANCE * bound
 
 
-@pytest.mark.parametrize("module", [tiled, rowwise], ids=lambda module: module.__name__.rsplit(".")[-1])
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 14), st.integers(1, 14), st.integers(1, 9)),
@@ -96,65 +87,55 @@ def hold(got: list[Array], arrays: list[Array]) -> None:
     filters=st.integers(1, 9),
     seed=st.integers(0, 99),
 )
-def test_any_shape(module: Any, shape: tuple[int, ...], kernel: int, filters: int, seed: int) -> None:
+def test_any_shape(shape: tuple[int, ...], kernel: int, filters: int, seed: int) -> None:
     arrays = draw(np.random.default_rng(seed), shape, kernel, filters)
-    hold(results(module.convolve, arrays), arrays)
+    hold(convolved(tiled, arrays), arrays)
 
 
 def test_the_reference_networks_layers() -> None:
     rng = np.random.default_rng(0)
-    for module, shape, kernel, filters in [
-        (rowwise, (16, 32, 32, 3), 5, 32),
-        (tiled, (16, 16, 16, 32), 5, 64),
-        (rowwise, (16, 32, 32, 3), 3, 16),
-        (tiled, (16, 16, 16, 16), 3, 32),
-    ]:
+    for shape, kernel, filters in [((16, 16, 16, 32), 5, 64), ((16, 16, 16, 16), 3, 32)]:
         arrays = draw(rng, shape, kernel, filters)
-        hold(results(module.convolve, arrays), arrays)
+        hold(convolved(tiled, arrays), arrays)
 
 
-@pytest.mark.parametrize("module", [tiled, rowwise], ids=lambda module: module.__name__.rsplit(".")[-1])
-def test_a_used_workspace_changes_nothing(module: Any) -> None:
-    rng, scratch = np.random.default_rng(1), Workspace()
+def test_a_used_workspace_changes_nothing() -> None:
+    rng, space = np.random.default_rng(1), Workspace()
     for shape, kernel in [((3, 9, 6, 2), 5), ((1, 5, 12, 4), 3), ((5, 13, 4, 1), 5), ((1, 4, 4, 2), 3)]:
         arrays = draw(rng, shape, kernel, 3)
-        for key in list(scratch.passing._buffers):
-            scratch.passing._buffers[key].fill(np.nan)  # what an earlier layer left may be anything
-        used, fresh = results(module.convolve, arrays, scratch), results(module.convolve, arrays)
+        for buffer in space.part("scratch")._buffers.values():
+            buffer.fill(np.nan)  # what an earlier layer left may be anything
+        used, fresh = convolved(tiled, arrays, space), convolved(tiled, arrays)
         assert [a.tobytes() for a in used] == [a.tobytes() for a in fresh]
 
 
-@pytest.mark.parametrize("module", [tiled, rowwise], ids=lambda module: module.__name__.rsplit(".")[-1])
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_bands_of_any_height_give_the_same_bits(module: Any, kernel: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From one place of a tile, or one row, at a time to all at once; heights that do not divide their number, too."""
+def test_bands_of_any_height_give_the_same_bits(kernel: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one place of a tile at a time to all at once; heights that do not divide their number, too."""
     shape, filters = (2, 11, 9, 3), 4
     arrays, size = draw(np.random.default_rng(3), shape, kernel, filters), kernel + TILE - 1
     seen = set()
-    in_one = size * 3 * shape[0] * filters * (3 if module is tiled else 1)  # one place's tiles; one row's places
+    in_one = size * 3 * shape[0] * filters * 3  # one place's tiles
     for high in (1, 2, 3, 5, 100):
-        monkeypatch.setattr(module, "BAND", in_one * high)
-        got = results(module.convolve, arrays)
+        monkeypatch.setattr(tiled, "BAND", in_one * high)
+        got = convolved(tiled, arrays)
         hold(got, arrays)
         seen.add(tuple(array.tobytes() for array in got))
     assert len(seen) == 1
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape", "dtype", "module"),
+    ("layer", "shape", "dtype", "method"),
     [
-        (Conv2d(4, 5), (2, 8, 8, 3), np.float32, rowwise),
-        (Conv2d(4, 5), (2, 8, 8, 7), np.float32, tiled),
-        (Conv2d(4, 3), (1, 4, 9, 11), np.float32, tiled),
-        (Conv2d(4, 5), (2, 8, 8, 7), np.float64, conv),
-        (Conv2d(4, 7), (2, 8, 8, 7), np.float32, conv),
-        (Conv2d(4, 1), (2, 8, 8, 7), np.float32, conv),
-        (Conv2d(4, 3), (2, 3, 8, 7), np.float32, conv),  # lower than a tile
+        (Conv2d(4, 5), (8, 8, 3), np.float32, conv),  # few channels
+        (Conv2d(4, 5), (8, 8, 7), np.float32, tiled),
+        (Conv2d(4, 3), (4, 9, 11), np.float32, tiled),
+        (Conv2d(4, 5), (8, 8, 7), np.float64, conv),
+        (Conv2d(4, 7), (8, 8, 7), np.float32, conv),
+        (Conv2d(4, 1), (8, 8, 7), np.float32, conv),
+        (Conv2d(4, 3), (3, 8, 11), np.float32, conv),  # lower than a tile
     ],
     ids=str,
 )
-def test_the_layer_chooses_by_shape_and_dtype(layer: Conv2d, shape: tuple[int, ...], dtype: Any, module: Any) -> None:
-    arrays = [array.astype(dtype) for array in draw(np.random.default_rng(2), shape, layer.kernel, layer.filters)]
-    x, weight, _ = arrays
-    y, _ = layer.forward({"weight": weight, "bias": np.zeros(layer.filters, dtype)}, x, Workspace())
-    assert y.tobytes() == results(module.convolve, arrays)[0].tobytes()
+def test_the_layer_chooses_by_shape_and_dtype(layer: Conv2d, shape: tuple[int, ...], dtype: Any, method: Any) -> None:
+    assert layer.method(shape, np.dtype(dtype)) is method

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gradients import Array
+from passes import run
 
 from edgemeta.errors import InputError
 from edgemeta.nn import (
@@ -24,7 +25,7 @@ from edgemeta.nn import (
     conv,
     subtract_scaled,
 )
-from edgemeta.nn.model import CHUNK
+from edgemeta.nn.plan import CHUNK
 
 SMOOTH: list[Layer] = [Conv2d(6, 5), Conv2d(7, 3), Conv2d(5, 1), Flatten(), Dense(8), Dense(4)]  # no kink anywhere
 USERS: list[Layer] = [
@@ -95,7 +96,7 @@ def test_training_on_the_fast_and_on_the_plain_path(monkeypatch: pytest.MonkeyPa
         return curve
 
     fast = losses()
-    monkeypatch.setattr(Conv2d, "_convolution", lambda *_: conv.convolve)
+    monkeypatch.setattr(Conv2d, "method", lambda *_: conv)
     plain = losses()
     assert fast != plain  # two paths indeed
     assert fast == pytest.approx(plain, rel=1e-3)
@@ -111,12 +112,12 @@ def test_the_outputs_are_those_of_the_layers_one_by_one(shape: tuple[int, ...]) 
     theta += rng.standard_normal(theta.size, np.float32) / 10  # biases too
     views, h, convs = model.layout.views(theta), x, 0
     for layer in model.layers:
-        params = {}
+        params: dict[str, Array] = {}
         if isinstance(layer, Conv2d | Dense):
             convs += isinstance(layer, Conv2d)
             prefix = f"conv{convs}" if isinstance(layer, Conv2d) else "dense1"
             params = {tensor: views[f"{prefix}.{tensor}"] for tensor in ("weight", "bias")}
-        h = layer.forward(params, h, Workspace())[0].copy()
+        h = run(layer, params, h, np.zeros((len(h), *layer.shapes(h.shape[1:])[0]), h.dtype))[0]
     assert model.forward(theta, x).tobytes() == h.tobytes()
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from gradients import Array, check_gradient, tie_free
+from passes import run
 
 from edgemeta.errors import InputError
 from edgemeta.nn import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU, Workspace
@@ -25,18 +26,6 @@ CASES: list[tuple[Layer, tuple[int, ...]]] = [
 ]
 
 
-def run(
-    layer: Layer, params: dict[str, Array], x: Array, dy: Array, scratch: Workspace | None = None
-) -> tuple[Array, Array, dict[str, Array]]:
-    """Return copies of y, dx and the gradients."""
-    y, backward = layer.forward(params, x, scratch or Workspace())
-    y = y.copy()
-    grads = {name: np.full_like(tensor, np.nan) for name, tensor in params.items()}
-    dx = backward(dy, grads, True)
-    assert dx is not None
-    return y, dx.copy(), grads
-
-
 def draw(layer: Layer, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[dict[str, Array], Array, Array]:
     """Return parameters, an input and a gradient of the output, all float64 and tie-free."""
     out, tensors = layer.shapes(shape[1:])
@@ -50,9 +39,10 @@ def test_gradients_are_those_of_central_differences(layer: Layer, shape: tuple[i
     params, x, dy = draw(layer, shape, rng)
     y, dx, grads = run(layer, params, x, dy)
     assert y.shape == dy.shape
+    assert dx is not None
 
     def projected(params: dict[str, Array], x: Array) -> float:
-        return float(np.sum(layer.forward(params, x, Workspace())[0] * dy))
+        return float(np.sum(run(layer, params, x, dy)[0] * dy))
 
     check_gradient(lambda x: projected(params, x), dx, x, rng)
     for name in params:
@@ -93,9 +83,9 @@ def test_a_layer_only_reads_what_it_is_given(layer: Layer, shape: tuple[int, ...
 def test_the_first_layer_is_spared_the_inputs_gradient(layer: Layer) -> None:
     params, x, dy = draw(layer, (2, 4, 4, 1) if isinstance(layer, Conv2d) else (2, 4), np.random.default_rng(5))
     _, _, with_dx = run(layer, params, x, dy)
-    grads = {name: np.full_like(tensor, np.nan) for name, tensor in params.items()}
-    assert layer.forward(params, x, Workspace())[1](dy, grads, False) is None
-    assert all(grads[name].tobytes() == with_dx[name].tobytes() for name in params)
+    _, dx, without = run(layer, params, x, dy, need_dx=False)
+    assert dx is None
+    assert all(without[name].tobytes() == with_dx[name].tobytes() for name in params)
 
 
 def test_dense_by_hand() -> None:

@@ -229,9 +229,7 @@ class Coordinator:
         }
         counted = progress.counted | {str(k): progress.round for k in updates}
         if self.plan.is_evaluated(progress.round):
-            self._commit(
-                stage="evaluate", model=progress.round, cohort=[], attempt=0, counted=counted, record=record
-            )
+            self._commit(stage="evaluate", model=progress.round, cohort=[], attempt=0, counted=counted, record=record)
         else:
             self._finish_round(now, record, model=progress.round, counted=counted)
         self._updates.clear()

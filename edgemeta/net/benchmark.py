@@ -62,9 +62,7 @@ def _write(folder: Path, participants: int, source: str = SYNTHETIC, **phase: An
 
 
 def _devices(url: str, folder: Path, count: int) -> list[Process]:
-    return [
-        device(url, folder / f"device-{k}", "--data", SYNTHETIC, "--partition-id", str(k)) for k in range(count)
-    ]
+    return [device(url, folder / f"device-{k}", "--data", SYNTHETIC, "--partition-id", str(k)) for k in range(count)]
 
 
 def _rounds(folder: Path) -> dict[str, float]:

@@ -11,6 +11,9 @@ log = logging.getLogger("edgemeta")
 # What OpenBLAS calls its functions, as NumPy's own packages build it and as distributions do.
 NAMES = ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}")
 
+# The processors, all with AVX-512, that OpenBLAS has code for small products for (its SMALL_MATRIX_OPT).
+SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+
 
 def note_threads() -> None:
     """Say once, at info level, when BLAS has more than one thread, and what that costs."""
@@ -31,6 +34,12 @@ def core() -> str:
         return "unknown"
     function.restype = ctypes.c_char_p
     return bytes(function()).decode()
+
+
+@cache
+def has_small_products() -> bool:
+    """Return whether OpenBLAS multiplies small matrices here without packing them first, in half the time."""
+    return core() in SMALL_PRODUCTS
 
 
 @cache

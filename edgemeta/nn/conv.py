@@ -1,89 +1,123 @@
 """Plain direct convolution: stride 1, 'same' padding, any odd kernel, any float dtype.
 
-The readable reference, the float64 path, and what faster kernels are tested against. Each sample's receptive
-fields are written out as the rows of a matrix ("im2col"), so that the convolution is one matrix product:
+The readable reference, the float64 path, what serves few channels, and what the faster way (`edgemeta.nn.tiled`) is
+tested against. A receptive field is kh rows of kw*C numbers; written out for every place along a row only, the field
+of the place below shares all but one of its rows. So the numbers are written out kw times, not kh*kw times, and an
+overlapping view shows them as a matrix for each row h of the output, with T = W*B places and samples:
 
-    columns (H*W, kh*kw*C) @ weight (kh*kw*C, O) = output (H*W, O)
+    y[h] (T, O) = fields[h] (kh*kw*C, T)^T @ weight (kh*kw*C, O)
+    dweight     = sum over h of fields[h] @ dy[h]
+    dx          = dy convolved with the kernel turned by 180 degrees, as each input pixel fed the outputs around it
 
-The matrix is k*k times as large as the picture, so it is made for a few samples at a time: a block that stays in
-the cache is read back by the product at once, and the whole batch never exists in that form. The backward pass
-makes it again instead of keeping it.
+Like each way to convolve, it is four functions: `form` and `lift` say in which form it takes the weights, `lower` takes
+a gradient in that form back to the weights' own, and `prepare` does the work (see `edgemeta.nn.layers`).
 """
 
-import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from edgemeta.nn.layout import Shape
 from edgemeta.nn.workspace import Workspace
 
 Array = NDArray[Any]
-ConvBackward = Callable[[Array, bool], tuple[Array, Array | None]]
-BLOCK_BYTES = 1 << 19  # columns of one block: about half of a small core's L2 cache
+Tensors = Mapping[str, Array]
+Backward = Callable[[Tensors, Mapping[str, Any]], None]
 
 
-def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, ConvBackward]:
-    """Convolve a batch, and return the output with the function that computes the gradients.
+class Prepared(NamedTuple):
+    """What `prepare` returns: see `edgemeta.nn.layers`."""
 
-    x: (B, H, W, C); weight: (kh, kw, C, O) with odd kh and kw; both of one float dtype.
-    Returns y: (B, H, W, O), in scratch memory, and backward(dy, need_dx) -> (dweight, dx or None).
-    """
+    y: Array
+    forward: Callable[[Tensors], None]
+    prepare_backward: Callable[[Array, bool], tuple[Array | None, Backward]]
+
+
+def form(weight: Shape) -> Shape:
+    """Return the shape of the weights' working form, which is that of their gradient, too: here their own."""
+    return weight
+
+
+def lift(weight: Array, need_dx: bool, scratch: Workspace) -> Tensors:
+    """Return what `prepare`'s functions take for weights (kh, kw, C, O); need_dx: whether for the input's gradient."""
+    if not need_dx:
+        return {"weight": weight}
     kh, kw, channels, filters = weight.shape
-    padded = _pad(x, (kh, kw), "x", scratch)
-    y = _correlate(padded, weight, scratch)
-
-    def backward(dy: Array, need_dx: bool) -> tuple[Array, Array | None]:
-        dweight = np.zeros((kh * kw * channels, filters), weight.dtype)
-        for block, columns in _blocks(padded, (kh, kw), scratch):
-            dweight += columns.T @ dy[block].reshape(-1, filters)
-        if not need_dx:
-            return dweight.reshape(weight.shape), None
-        return dweight.reshape(weight.shape), input_gradient(dy, weight, scratch)
-
-    return y, backward
+    turned = scratch.array("turned", (kh, kw, filters, channels), weight.dtype)
+    turned[...] = weight[::-1, ::-1].swapaxes(2, 3)
+    return {"weight": weight, "turned": turned}
 
 
-def input_gradient(dy: Array, weight: Array, scratch: Workspace) -> Array:
-    """Return dx (B, H, W, C) for dy (B, H, W, O), in scratch memory.
-
-    Each input pixel fed the outputs around it through the kernel turned by 180 degrees, so dx is itself a
-    convolution of dy, and needs no scatter-add.
-    """
-    kh, kw = weight.shape[:2]
-    turned = np.ascontiguousarray(weight[::-1, ::-1].swapaxes(2, 3))
-    return _correlate(_pad(dy, (kh, kw), "dy", scratch.passing), turned, scratch)
+def lower(dlifted: Array, dweight: Array, _scratch: Workspace) -> None:
+    """Write the weights' gradient, given that of their working form."""
+    dweight[...] = dlifted
 
 
-def _pad(x: Array, kernel: tuple[int, int], key: str, scratch: Workspace) -> Array:
-    """Return x (B, H, W, C) with a border of zeros, half a kernel wide."""
-    batch, height, width, channels = x.shape
-    top, left = kernel[0] // 2, kernel[1] // 2
-    padded = scratch.array((key, "padded"), (batch, height + 2 * top, width + 2 * left, channels), x.dtype)
-    padded.fill(0)
-    padded[:, top : top + height, left : left + width] = x
-    return padded
+def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
+    """Prepare to convolve x: (B, H, W, C) with weights of this shape, (kh, kw, C, O), both kernel sizes odd."""
+    batch, height, width, _ = x.shape
+    filters = weight[3]
+    fields, fill = _fields(x, weight, scratch, kept)
+    y = scratch.result((batch, height, width, filters), x.dtype)
+    rows = y.transpose(1, 2, 0, 3).reshape(height, width * batch, filters)
+
+    def forward(params: Tensors) -> None:
+        fill()
+        np.matmul(fields.swapaxes(1, 2), params["weight"].reshape(-1, filters), out=rows)
+
+    def prepare_backward(dy: Array, need_dx: bool) -> tuple[Array | None, Backward]:
+        drows, tidy = in_rows(dy, scratch)
+        products = scratch.array("products", (height, fields.shape[1], filters), x.dtype)
+        back = prepare(dy, (*weight[:2], filters, weight[2]), scratch) if need_dx else None
+
+        def backward(params: Tensors, grads: Mapping[str, Any]) -> None:
+            tidy()
+            np.matmul(fields, drows, out=products)
+            np.add.reduce(products, axis=0, out=grads["weight"].reshape(-1, filters))
+            if back:
+                back.forward({"weight": params["turned"]})
+
+        return back and back.y, backward
+
+    return Prepared(y, forward, prepare_backward)
 
 
-def _correlate(padded: Array, weight: Array, scratch: Workspace) -> Array:
-    """Return (B, H, W, O): every receptive field of `padded` times the weights."""
-    kh, kw, _, filters = weight.shape
-    batch, height, width = padded.shape[0], padded.shape[1] - kh + 1, padded.shape[2] - kw + 1
-    y = scratch.result((batch * height * width * filters,), padded.dtype).reshape(batch, height, width, filters)
-    for block, columns in _blocks(padded, (kh, kw), scratch):
-        np.matmul(columns, weight.reshape(-1, filters), out=y[block].reshape(-1, filters))
-    return y
+def in_rows(dy: Array, scratch: Workspace) -> tuple[Array, Callable[[], None]]:
+    """Return dy (B, H, W, O) as (H, W*B, O), and a function to call before it is read."""
+    batch, height, width, filters = dy.shape
+    beside = dy.transpose(1, 2, 0, 3)
+    if beside.flags.c_contiguous:
+        return beside.reshape(height, width * batch, filters), lambda: None
+    tidy = scratch.array("tidy", beside.shape, dy.dtype)
+    return tidy.reshape(height, width * batch, filters), lambda: np.copyto(tidy, beside)
 
 
-def _blocks(padded: Array, kernel: tuple[int, int], scratch: Workspace) -> Iterator[tuple[slice, Array]]:
-    """Yield (slice of samples, their columns (samples*H*W, kh*kw*C)) over the batch."""
-    fields = sliding_window_view(padded, kernel, axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)  # (B, H, W, kh, kw, C)
-    row_bytes = math.prod(fields.shape[1:]) * padded.itemsize
-    step = max(1, BLOCK_BYTES // row_bytes)
-    for start in range(0, len(padded), step):
-        block = slice(start, min(start + step, len(padded)))
-        columns = scratch.passing.array("columns", fields[block].shape, padded.dtype)
-        columns[...] = fields[block]
-        yield block, columns.reshape(-1, math.prod(kernel) * padded.shape[3])
+def fill_inside(whole: Array, x: Array, top: int, left: int) -> None:
+    """Write x (H, W, ...) into `whole`, behind so many rows and columns, and zeros around it."""
+    bottom, right = top + x.shape[0], left + x.shape[1]
+    whole[:top] = 0
+    whole[bottom:] = 0
+    whole[top:bottom, :left] = 0
+    whole[top:bottom, right:] = 0
+    whole[top:bottom, left:right] = x
+
+
+def _fields(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None) -> tuple[Array, Callable[[], None]]:
+    """Return the receptive fields (H, kh*kw*C, W*B), an overlapping view, and the function that fills them."""
+    (batch, height, width, channels), (kh, kw) = x.shape, weight[:2]
+    high, wide = height + kh - 1, width + kw - 1
+    padded = scratch.array("padded", (high, channels, wide, batch), x.dtype)
+    row, channel, column, sample = padded.strides
+    written = (kept or scratch).array("fields", (high, kw, channels, width, batch), x.dtype)
+    shifted = as_strided(padded, written.shape, (row, column, channel, column, sample), writeable=False)
+    shape = (height, kh * kw * channels, width * batch)
+    fields = as_strided(written, shape, (written.strides[0], written.strides[2], x.itemsize), writeable=False)
+
+    def fill() -> None:
+        fill_inside(padded.swapaxes(1, 2), x.transpose(1, 2, 3, 0), kh // 2, kw // 2)
+        written[...] = shifted
+
+    return fields, fill

@@ -1,36 +1,46 @@
-"""The layers: each is a frozen record of its settings, and a forward function that returns its own backward.
+"""The layers: each is a frozen record of its settings, prepared once for where its input lies and then run many times.
 
-    y, backward = layer.forward(params, x, scratch, keep)
-    dx = backward(dy, grads, need_dx)
+    y, forward, prepare_backward = layer.prepare(x, scratch, kept)
+    dx, backward = prepare_backward(dy, need_dx)
+    forward(params)             reads x and writes y
+    backward(params, grads)     reads dy, writes dx (None unless need_dx) and each gradient once
 
-`params` and `grads` map the layer's own tensor names ("weight", "bias") to views of the flat vectors; backward
-writes each gradient once. The closure is the cache: there is no state in a layer, and it dies when dropped.
-What forward and backward return is for the next layer only, and may be overwritten after that (`Workspace.result`);
-a layer that needs its x in the backward pass keeps it in `scratch`, which lasts until the next batch, unless the caller
-says with `keep` that no backward pass will come.
+x, y, dy and dx are places in memory, which stay where they are; `params` and `grads` map the layer's own tensor names
+("weight", "bias") to views of the flat vectors. The closures are the cache: there is no state in a layer.
+`scratch` is written over by the next layer, which alone reads y or dx; what the backward pass needs of the forward one
+lies in `kept`, which is this layer's own, or None when no backward pass will come.
 Shapes: B batch, H height, W width, C channels in, O channels or units out. Pictures are (B, H, W, C).
 """
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgemeta.errors import InputError
-from edgemeta.nn import conv, rowwise, tiled
+from edgemeta.nn import conv, tiled
+from edgemeta.nn.blas import has_small_products
+from edgemeta.nn.conv import Array, Backward, Prepared, Tensors
 from edgemeta.nn.cooktoom import KERNELS, TILE
 from edgemeta.nn.layout import Shape
+from edgemeta.nn.update import Descent
 from edgemeta.nn.workspace import Workspace
 
-Array = NDArray[Any]
-Tensors = Mapping[str, Array]
-Backward = Callable[[Array, Tensors, bool], Array | None]
-ROWWISE_BELOW = 32  # length of the products along kernel rows and channels, under which tiles of 4x4 do not pay
-SMALL = 10**6  # multiplications that OpenBLAS does without packing the operands first, which takes half as long
-PIECE = 1024  # rows of a dense layer's weights that a thread takes at once
+TILED_FROM = 32  # numbers in a row of a receptive field, below which tiles of 4x4 do not pay
+SMALL = 10**6  # multiplications up to which a product is small (`has_small_products`)
+PIECE = (
+    512  # rows of a dense layer's weights that a thread takes at once: they stay in the cache from product to update
+)
+
+
+class Method(Protocol):
+    """A way to convolve: `edgemeta.nn.conv`, where these are explained, or `edgemeta.nn.tiled`."""
+
+    def form(self, weight: Shape, /) -> Shape: ...
+    def lift(self, weight: Array, need_dx: bool, scratch: Workspace, /) -> Tensors: ...
+    def lower(self, dlifted: Array, dweight: Array, scratch: Workspace, /) -> None: ...
+    def prepare(self, x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None, /) -> Prepared: ...
 
 
 @dataclass(frozen=True)
@@ -53,27 +63,46 @@ class Conv2d:
         weight = (self.kernel, self.kernel, channels, self.filters)
         return (height, width, self.filters), {"weight": weight, "bias": (self.filters,)}
 
-    def forward(self, params: Tensors, x: Array, scratch: Workspace, _keep: bool = True) -> tuple[Array, Backward]:
-        """Convolve x: (B, H, W, C) to (B, H, W, filters); without a "bias" in params, none is added."""
-        y, back = self._convolution(x)(x, params["weight"], scratch)
-        if "bias" in params:
-            y += params["bias"]
+    def method(self, shape: Shape, dtype: Any) -> Method:
+        """Return the fastest way to convolve pictures of `shape` (H, W, C); the plain one serves everything."""
+        height, width, channels = shape
+        small = min(height, width) < TILE or channels * self.kernel < TILED_FROM
+        return conv if dtype != np.float32 or self.kernel not in KERNELS or small else tiled
 
-        def backward(dy: Array, grads: Tensors, need_dx: bool) -> Array | None:
-            if "bias" in grads:
-                grads["bias"][...] = _sums(dy)
-            dweight, dx = back(dy, need_dx)
-            grads["weight"][...] = dweight
-            return dx
+    def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
+        """Convolve x: (B, H, W, C) to (B, H, W, filters), without the bias, which is a step of its own (`Bias`).
 
-        return y, backward
+        params and grads are in the working form of `method`, whose `lift` and `lower` are for the caller to call.
+        """
+        weight = (self.kernel, self.kernel, x.shape[3], self.filters)
+        return self.method(x.shape[1:], x.dtype).prepare(x, weight, scratch, kept)
 
-    def _convolution(self, x: Array) -> Callable[[Array, Array, Workspace], tuple[Array, conv.ConvBackward]]:
-        """Return the fastest `convolve` for x; the plain one serves everything."""
-        _, height, width, channels = x.shape
-        if x.dtype != np.float32 or self.kernel not in KERNELS or min(height, width) < TILE:
-            return conv.convolve
-        return rowwise.convolve if channels * self.kernel < ROWWISE_BELOW else tiled.convolve
+
+@dataclass(frozen=True)
+class Bias:
+    """A convolution's bias, which the network may add after a pool; not a layer to build with."""
+
+    def prepare(self, x: Array, scratch: Workspace, _kept: Workspace | None = None) -> Prepared:
+        """Add one number for each channel to x: (B, H, W, C)."""
+        y = scratch.result(x.shape, x.dtype)
+        each = np.empty((len(x), x.shape[3]), x.dtype)  # the biases for every sample: long rows are added faster
+        beside, sums = x.transpose(1, 2, 0, 3), y.transpose(1, 2, 0, 3)
+
+        def forward(params: Tensors) -> None:
+            each[...] = params["bias"]
+            np.add(beside, each, out=sums)
+
+        def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
+            rows, tidy = conv.in_rows(dy, scratch)
+            ones = np.ones(rows[..., 0].size, dy.dtype)
+
+            def backward(_: Tensors, grads: Any) -> None:
+                tidy()
+                np.matmul(ones, rows.reshape(-1, rows.shape[2]), out=grads["bias"])  # ten times as fast as np.sum
+
+            return dy, backward
+
+        return Prepared(y, forward, prepare_backward)
 
 
 @dataclass(frozen=True)
@@ -90,38 +119,45 @@ class MaxPool2d:
             raise InputError(f"{self} on a picture of {height}x{width}: expected a tile of 1 up to the picture's size")
         return (height // self.size, width // self.size, channels), {}
 
-    def forward(self, _: Tensors, x: Array, scratch: Workspace, keep: bool = True) -> tuple[Array, Backward]:
+    def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
         """Pool x: (B, H, W, C) to (B, H // size, W // size, C)."""
-        tiles = self._positions(x)
-        y = scratch.result(tiles[0].shape, x.dtype)
-        larger = [scratch.samples(i, y.shape, np.bool_) for i in range(1, len(tiles))] if keep else []
-        for i, tile in enumerate(tiles[1:]):
-            before = y if i else tiles[0]
-            if keep:
-                np.greater(tile, before, out=larger[i])
-            np.maximum(before, tile, out=y)
-        if len(tiles) == 1:
-            y[...] = x
+        first, *others = self._positions(x)
+        y = scratch.result(first.shape, x.dtype)
+        larger = [kept.samples(i, y.shape, np.bool_) for i in range(len(others))] if kept else []
 
-        def backward(dy: Array, _: Tensors, _need: bool) -> Array:
+        def forward(_: Tensors) -> None:
+            before = first
+            for i, place in enumerate(others):
+                if kept:
+                    np.greater(place, before, out=larger[i])
+                before = np.maximum(before, place, out=y)
+            if not others:
+                y[...] = first
+
+        def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
             dx = scratch.result(x.shape, dy.dtype)
-            if x.shape[1] % self.size or x.shape[2] % self.size:
-                dx.fill(0)  # what no tile covers
-            # From the last position to the first: whoever was larger than all before it takes the gradient, so that of
-            # equal values the first one does. Kept masks of one byte are read faster than x would be again.
-            rest = scratch.passing.samples("rest", y.shape, dy.dtype)
-            rest[...] = dy
             first, *others = self._positions(dx)
-            for dtile, mask in zip(reversed(others), reversed(larger), strict=True):
-                np.multiply(rest, mask, out=dtile)
-                rest -= dtile
-            first[...] = rest
-            return dx
+            gone, won = (scratch.samples(key, dy.shape, np.bool_) for key in ("gone", "won"))
 
-        return y, backward
+            def backward(_params: Tensors, _grads: Any) -> None:
+                if x.shape[1] % self.size or x.shape[2] % self.size:
+                    dx.fill(0)  # what no tile covers
+                # From the last place to the first: whoever was larger than all before it takes the gradient, so that
+                # of equal values the first one does. Kept masks of one byte are read faster than x would be again.
+                gone.fill(False)
+                for place, mask in zip(reversed(others), reversed(larger), strict=True):
+                    np.greater(mask, gone, out=won)
+                    np.multiply(dy, won, out=place)
+                    np.logical_or(gone, mask, out=gone)
+                np.logical_not(gone, out=won)
+                np.multiply(dy, won, out=first)
+
+            return dx, backward
+
+        return Prepared(y, forward, prepare_backward)
 
     def _positions(self, x: Array) -> list[Array]:
-        """Return one strided view of x for each position in a tile, in reading order."""
+        """Return one strided view of x for each place in a tile, in reading order."""
         height, width = (size // self.size * self.size for size in x.shape[1:3])
         return [x[:, i : height : self.size, j : width : self.size] for i in range(self.size) for j in range(self.size)]
 
@@ -136,38 +172,32 @@ class ReLU:
         """Return the unchanged shape; there are no tensors."""
         return shape, {}
 
-    def forward(self, _: Tensors, x: Array, scratch: Workspace, keep: bool = True) -> tuple[Array, Backward]:
+    def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
         """Cut x off below zero."""
-        y: Array = np.maximum(x, 0, out=scratch.result(x.shape, x.dtype))
-        positive = scratch.samples("positive", y.shape, np.bool_)
-        if keep:
-            np.greater(y, 0, out=positive)
+        y = scratch.result(x.shape, x.dtype)
+        # A row of zeros, as a scalar takes twice the time; of pictures, as long as what lies in one piece.
+        zeros = np.zeros((len(x) if x.ndim == 4 else 1, *(1,) * (x.ndim - 2), x.shape[-1]), x.dtype)
+        positive = (kept or scratch).samples("positive", x.shape, np.bool_)
 
-        def backward(dy: Array, _: Tensors, _need: bool) -> Array:
-            dx: Array = np.multiply(dy, positive, out=scratch.result(dy.shape, dy.dtype))
-            return dx
+        def forward(_: Tensors) -> None:
+            np.maximum(x, zeros, out=y)
+            if kept:
+                np.greater(y, 0, out=positive)
 
-        return y, backward
+        def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
+            dx = scratch.result(dy.shape, dy.dtype)
 
+            def backward(_params: Tensors, _grads: Any) -> None:
+                np.multiply(dy, positive, out=dx)
 
-@dataclass(frozen=True)
-class Bias:
-    """A convolution's bias as a step of its own, which the network may take after a pool; not a layer to build with."""
+            return dx, backward
 
-    def forward(self, params: Tensors, x: Array, scratch: Workspace, _keep: bool = True) -> tuple[Array, Backward]:
-        """Add one number for each channel to x: (B, H, W, C)."""
-        y = np.add(x, params["bias"], out=scratch.result(x.shape, x.dtype))
-
-        def backward(dy: Array, grads: Tensors, _need: bool) -> Array:
-            grads["bias"][...] = _sums(dy)
-            return dy
-
-        return y, backward
+        return Prepared(y, forward, prepare_backward)
 
 
 @dataclass(frozen=True)
 class Flatten:
-    """(B, ...) to (B, D), in the order in which the numbers lie in memory: (H, W, C)."""
+    """(B, ...) to (B, D), in the order (H, W, C)."""
 
     prefix: ClassVar[str] = "flatten"
 
@@ -175,13 +205,14 @@ class Flatten:
         """Return (D,); there are no tensors."""
         return (math.prod(shape),), {}
 
-    def forward(self, _: Tensors, x: Array, _scratch: Workspace, _keep: bool = True) -> tuple[Array, Backward]:
-        """Flatten all but the batch's axis."""
+    def prepare(self, x: Array, _scratch: Workspace, _kept: Workspace | None = None) -> Prepared:
+        """Flatten all but the batch's axis: of what lies in this order already, nothing is copied."""
+        assert x.flags.c_contiguous, "a copy would be made once, and not again when x is filled anew"
 
-        def backward(dy: Array, _: Tensors, _need: bool) -> Array:
-            return dy.reshape(x.shape)
+        def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
+            return dy.reshape(x.shape), lambda _params, _grads: None  # splitting an axis gives a view of any array
 
-        return x.reshape(len(x), math.prod(x.shape[1:])), backward
+        return Prepared(x.reshape(len(x), math.prod(x.shape[1:])), lambda _: None, prepare_backward)
 
 
 @dataclass(frozen=True)
@@ -199,48 +230,56 @@ class Dense:
             )
         return (self.units,), {"weight": (shape[0], self.units), "bias": (self.units,)}
 
-    def forward(self, params: Tensors, x: Array, scratch: Workspace, keep: bool = True) -> tuple[Array, Backward]:
+    def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
         """Map x: (B, D) to (B, units).
 
-        Large weights are worked through in pieces of their rows, the same ones for any number of threads.
+        Large weights are worked through in pieces of their rows, the same ones for any number of threads. In grads, a
+        `Descent` may stand for the weights' gradient, which then never exists as a whole.
         """
-        weight, batch = params["weight"], len(x)
-        kept = x
-        if keep:
-            kept = scratch.array("x", x.shape, x.dtype)
-            kept[...] = x
-        pieces = [slice(start, start + PIECE) for start in range(0, len(weight), PIECE)]
+        (batch, inputs), units = x.shape, self.units
+        pieces = [slice(start, min(start + PIECE, inputs)) for start in range(0, inputs, PIECE)]
         # As many rows as OpenBLAS multiplies without packing them first; a power of two, so that they divide a piece.
-        few = 1 << max(SMALL // (batch * self.units), 1).bit_length() - 1
+        few = 1 << max(SMALL // (batch * units), 1).bit_length() - 1 if has_small_products() else PIECE
         rows = few if 64 <= few <= PIECE else PIECE  # below 64, summing the products takes longer than they save
-        count = (len(pieces) - 1) * (PIECE // rows) + len(_split(weight[pieces[-1]], rows))
-        parts = scratch.passing.array("parts", (count, batch, self.units), x.dtype)
+        count = (len(pieces) - 1) * (PIECE // rows) + len(_split(x[:, pieces[-1]].T, rows))
+        parts = scratch.array("parts", (count, batch, units), x.dtype)
+        y = scratch.result((batch, units), x.dtype)
+        kept_x = kept.array("x", x.shape, x.dtype) if kept else x
 
-        def multiply(i: int) -> None:
+        def multiply(i: int, weight: Array) -> None:
             blocks, first = _split(weight[pieces[i]], rows), i * (PIECE // rows)
-            columns = _split(kept[:, pieces[i]].T, rows).swapaxes(1, 2)
+            columns = _split(x[:, pieces[i]].T, rows).swapaxes(1, 2)
             np.matmul(columns, blocks, out=parts[first : first + len(blocks)])
 
-        scratch.each(multiply, len(pieces))
-        y = np.add.reduce(parts, axis=0, out=scratch.result(parts.shape[1:], x.dtype))
-        y += params["bias"]
+        def forward(params: Tensors) -> None:
+            if kept:
+                kept_x[...] = x
+            scratch.each(lambda i: multiply(i, params["weight"]), len(pieces))
+            np.add.reduce(parts, axis=0, out=y)
+            np.add(y, params["bias"], out=y)
 
-        def backward(dy: Array, grads: Tensors, need_dx: bool) -> Array | None:
-            dxt = scratch.result(kept.shape[::-1], dy.dtype) if need_dx else None
-            across = scratch.array("dy", dy.shape[::-1], dy.dtype)
-            across[...] = dy.T  # W dy^T takes two thirds of the time of dy W^T
+        def prepare_backward(dy: Array, need_dx: bool) -> tuple[Array | None, Backward]:
+            dxt = scratch.result((inputs, batch), x.dtype) if need_dx else None
+            across = scratch.array("across", (units, batch), x.dtype)
+            passing = [scratch.lane(i).array("dweight", (PIECE, units), x.dtype) for i in range(len(pieces))]
 
-            def differentiate(i: int) -> None:
+            def differentiate(i: int, weight: Array, dweight: Array | Descent) -> None:
                 piece = pieces[i]
-                np.matmul(_split(kept[:, piece].T, few), dy, out=_split(grads["weight"][piece], few))
                 if dxt is not None:
                     np.matmul(_split(weight[piece], few), across, out=_split(dxt[piece], few))
+                part = passing[i][: piece.stop - piece.start] if isinstance(dweight, Descent) else dweight[piece]
+                np.matmul(_split(kept_x[:, piece].T, few), dy, out=_split(part, few))
+                if isinstance(dweight, Descent):
+                    dweight.step(piece, part)
 
-            scratch.each(differentiate, len(pieces))
-            np.sum(dy, axis=0, out=grads["bias"])
-            return None if dxt is None else dxt.T
+            def backward(params: Tensors, grads: Any) -> None:
+                across[...] = dy.T  # W dy^T takes two thirds of the time of dy W^T
+                scratch.each(lambda i: differentiate(i, params["weight"], grads["weight"]), len(pieces))
+                np.sum(dy, axis=0, out=grads["bias"])
 
-        return y, backward
+            return None if dxt is None else dxt.T, backward
+
+        return Prepared(y, forward, prepare_backward)
 
 
 Layer = Conv2d | MaxPool2d | ReLU | Flatten | Dense
@@ -256,10 +295,3 @@ def _picture(layer: Layer, shape: Shape) -> tuple[int, int, int]:
 def _split(x: Array, rows: int) -> Array:
     """Return x (D, n) as (D / rows, rows, n), a view; in one block where rows do not divide D."""
     return x.reshape(-1, rows if len(x) % rows == 0 else len(x), x.shape[1])
-
-
-def _sums(dy: Array) -> Array:
-    """Return the sum of dy (B, H, W, O) over all but the last axis, as a product: ten times as fast as np.sum."""
-    rows = dy.transpose(1, 2, 0, 3).reshape(-1, dy.shape[3])
-    sums: Array = np.ones(len(rows), dy.dtype) @ rows
-    return sums

@@ -9,162 +9,174 @@ that overlap by a - 4, u = (i, j) a place in a tile, and T the tiles of all samp
 
     V[u], dV[u]: (T, C); U[u], dU[u]: (C, O); M[u], Q[u]: (T, O)
 
-The backward pass is the exact adjoint of the forward one, and shares V and Q. Held to `edgemeta.nn.conv` by the tests.
+The backward pass is the exact adjoint of the forward one, and shares V and Q. U is the weights' working form: made once
+a step for all chunks, and its gradient is summed over them before it is taken back to the weights. Held to
+`edgemeta.nn.conv` by the tests.
 
-Four things make it fast in NumPy:
+Five things make it fast in NumPy:
 - one `matmul` call does many small products, in C; OpenBLAS runs those faster than large ones that leave the cache.
 - samples lie next to channels in memory, so a picture is (H, W, N) with N = B*C numbers in a row. A transform along one
   axis is then one `matmul` that reads and writes strided views (`_by_tile`, `_windows`): nothing is copied but the
   input, into its border of zeros.
 - after the rows' transform the places (i, .) of a tile have nothing to do with each other until the rows of the output,
   so they are worked through in bands of i. M, Q and dV, four times as large as the pictures, never leave the cache.
-- everything that is not needed again lives in `scratch.passing`, which the next layer writes over.
+- all views are made beforehand, once: making them in each step would take a fifth of its time.
+- everything that is not needed again lives in `scratch`, which the next layer writes over.
 """
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from edgemeta.nn.conv import ConvBackward
+from edgemeta.nn.conv import Backward, Prepared, Tensors, fill_inside
 from edgemeta.nn.cooktoom import TILE, Array, transforms
+from edgemeta.nn.layout import Shape
 from edgemeta.nn.workspace import Workspace
 
 BAND = 1 << 17  # numbers of M or Q that are worked through at once: half a megabyte, which stays in the cache
 
 
-def convolve(x: Array, weight: Array, scratch: Workspace) -> tuple[Array, ConvBackward]:
-    """Convolve a batch; arguments and results are those of `edgemeta.nn.conv.convolve`.
+def form(weight: Shape) -> Shape:
+    """Return the shape of U for weights (k, k, C, O): (a, a, C, O)."""
+    size = weight[0] + TILE - 1
+    return size, size, weight[2], weight[3]
 
-    x: (B, H, W, C), weight: (k, k, C, O), both float32, with k one of `edgemeta.nn.cooktoom.KERNELS`.
-    """
+
+def lift(weight: Array, need_dx: bool, scratch: Workspace) -> Tensors:
+    """Return U and, if need be, its transpose as a copy: products with a transposed view take half as long again."""
+    u = scratch.array("U", form(weight.shape), weight.dtype)
+    _along_both(transforms(len(weight)).weights, weight, u, scratch)
+    if not need_dx:
+        return {"weight": u}
+    size, _, channels, filters = u.shape
+    across = scratch.array("across", (size, size, filters, channels), u.dtype)
+    across[...] = u.swapaxes(2, 3)
+    return {"weight": u, "across": across}
+
+
+def lower(dlifted: Array, dweight: Array, scratch: Workspace) -> None:
+    """Write the weights' gradient G^T dU G."""
+    _along_both(transforms(len(dweight)).weights.T, dlifted, dweight, scratch)
+
+
+def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
+    """Prepare to convolve x: (B, H, W, C), float32, with weights of this shape, (k, k, C, O), k one of `KERNELS`."""
     batch, height, width, channels = x.shape
-    kernel, filters = weight.shape[0], weight.shape[3]
-    b, g, a, overlap = transforms(kernel)
+    kernel, filters = weight[0], weight[3]
+    b, _, a, _ = transforms(kernel)
     size, down, right = len(b), -(-height // TILE), -(-width // TILE)
     tiles = right * down * batch
-    v = scratch.array("V", (size, size, tiles, channels), x.dtype)
-    u = scratch.array("U", (size, size, channels, filters), x.dtype)
-    _along_both(g, weight.reshape(kernel, kernel, -1), u.reshape(size, size, -1), scratch)
     high = max(1, min(size, BAND // (size * tiles * filters)))
-    bands = [slice(i, min(i + high, size)) for i in range(0, size, high)]
-
-    def band_of_products(band: slice) -> tuple[Array, Array]:
-        """Return memory for M, or Q, of a band, and its view by tile: (band, down, right, a, N)."""
-        m = scratch.passing.array("M", (band.stop - band.start, size, tiles, filters), x.dtype)
-        return m, _by_tile(m, right, down)
-
-    rows = _transform_rows(x, b, kernel, scratch)
-    lines = scratch.passing.array("lines", (size, down, right, TILE, batch * filters), x.dtype)
-    for band in bands:
-        np.matmul(b, _windows(rows[band], right, size), out=_by_tile(v[band], right, down))
-        m, places = band_of_products(band)
-        np.matmul(v[band], u[band], out=m)
-        np.matmul(a.T, places, out=lines[band])
+    padded = scratch.array("padded", (TILE * down + kernel - 1, TILE * right + kernel - 1, batch, channels), x.dtype)
+    rows = scratch.array("rows", (size, down, padded.shape[1], batch * channels), x.dtype)
+    v = (kept or scratch).array("V", (size, size, tiles, channels), x.dtype)
+    m = scratch.array("M", (high, size, tiles, filters), x.dtype)  # of one band; in the backward pass Q
+    lines = scratch.array("lines", (size, down, right, TILE, batch * filters), x.dtype)
     y = scratch.result((batch, TILE * down, TILE * right, filters), x.dtype)
-    np.matmul(a.T, lines.reshape(size, down, right, -1).transpose(1, 2, 0, 3), out=_by_row(y, down, right))
+    windows, rows_by_tile = _windows(padded.reshape(len(padded), -1), down, size), rows.reshape(size, down, -1)
+    lines_by_tile, y_by_tile = lines.reshape(size, down, right, -1).transpose(1, 2, 0, 3), _in_tiles(y, down, right)
+    bands = []
+    for band in (slice(i, min(i + high, size)) for i in range(0, size, high)):
+        products = m[: band.stop - band.start]
+        by_tile = _by_tile(products, down, right)
+        bands.append(
+            (band, v[band], _by_tile(v[band], down, right), _windows(rows[band], right, size), products, by_tile)
+        )
 
-    def backward(dy: Array, need_dx: bool) -> tuple[Array, Array | None]:
-        lines = scratch.passing.array("lines", (size, down, right, TILE, batch * filters), dy.dtype)
-        whole = _by_row(whole_tiles(dy, scratch), down, right)
-        np.matmul(a, whole, out=lines.reshape(size, down, right, -1).transpose(1, 2, 0, 3))
-        du = scratch.passing.array("dU", u.shape, u.dtype)
-        if need_dx:
-            across = scratch.passing.array("across", (size, size, 1, filters, channels), u.dtype)
-            across[:, :, 0] = u.swapaxes(2, 3)  # OpenBLAS's small product is half as fast again on a transposed operand
-            # A row of zeros before the first and after the last stands for the neighbours that they do not have.
-            rows = scratch.passing.array("rows", (down + 2, size, right, TILE, batch * channels), dy.dtype)
-            rows[0] = 0
-            rows[-1] = 0
-        for band in bands:
-            q, places = band_of_products(band)
-            np.matmul(a, lines[band], out=places)
-            np.matmul(v[band].swapaxes(2, 3), q, out=du[band])
-            if need_dx:
-                _adjoint_columns(q, across[band], overlap, rows[1:-1, band], scratch)
-        dx = _adjoint_rows(rows, overlap, x.shape, scratch) if need_dx else None
-        dweight = scratch.passing.array("dweight", weight.shape, weight.dtype)
-        _along_both(g.T, du.reshape(size, size, -1), dweight.reshape(kernel, kernel, -1), scratch)
-        return dweight, dx
+    def forward(params: Tensors) -> None:
+        fill_inside(padded, x.transpose(1, 2, 0, 3), kernel // 2, kernel // 2)
+        np.matmul(b, windows, out=rows_by_tile.swapaxes(0, 1))
+        for band, v_band, v_by_tile, columns, products, by_tile in bands:
+            np.matmul(b, columns, out=v_by_tile)
+            np.matmul(v_band, params["weight"][band], out=products)
+            np.matmul(a.T, by_tile, out=lines[band])
+        np.matmul(a.T, lines_by_tile, out=y_by_tile)
 
-    return y[:, :height, :width], backward
+    def prepare_backward(dy: Array, need_dx: bool) -> tuple[Array | None, Backward]:
+        whole, fill = _whole_tiles(dy, y.shape, scratch)
+        dy_by_tile = _in_tiles(whole, down, right)
+        dx, add_band, add_rows = _prepare_input_gradient(x, m, scratch, kernel) if need_dx else (None, None, None)
+
+        def backward(params: Tensors, grads: Mapping[str, Any]) -> None:
+            fill()
+            np.matmul(a, dy_by_tile, out=lines_by_tile)
+            for band, v_band, _, _, products, by_tile in bands:
+                np.matmul(a, lines[band], out=by_tile)
+                np.matmul(v_band.swapaxes(2, 3), products, out=grads["weight"][band])
+                if add_band:
+                    add_band(band, params["across"])
+            if add_rows:
+                add_rows()
+
+        return dx, backward
+
+    return Prepared(y[:, :height, :width], forward, prepare_backward)
 
 
-def _transform_rows(x: Array, b: Array, kernel: int, scratch: Workspace) -> Array:
-    """Return B d, the transform of the tiles' rows: (a, down, 4 right + k - 1, N)."""
+def _prepare_input_gradient(
+    x: Array, q: Array, scratch: Workspace, kernel: int
+) -> tuple[Array, Callable[[slice, Array], None], Callable[[], None]]:
+    """Return dx and the functions that compute it: for each band of Q, then once at the end.
+
+    q: (high, a, tiles, O), where each band's Q is when its function is called with the band and the transposed U.
+    """
     batch, height, width, channels = x.shape
-    size, down, right, n = len(b), -(-height // TILE), -(-width // TILE), batch * channels
-    high, wide = TILE * down + kernel - 1, TILE * right + kernel - 1
-    padded = scratch.passing.array("padded", (high, wide, batch, channels), x.dtype)
-    fill_inside(padded, x.transpose(1, 2, 0, 3), kernel // 2)
-    rows = scratch.passing.array("rows", (size, down, wide, n), x.dtype)
-    windows = _windows(padded.reshape(high, wide * n), down, size)
-    np.matmul(b, windows, out=rows.reshape(size, down, wide * n).swapaxes(0, 1))
-    return rows
+    overlap, n = transforms(kernel).overlap, batch * channels
+    high, size, _, filters = q.shape
+    down, right = -(-height // TILE), -(-width // TILE)
+    # A tile of zeros before the first and after the last stands for the neighbours that they do not have.
+    dv = scratch.array("dV", (high, right + 2, size, down * batch, channels), x.dtype)
+    rows = scratch.array("rows", (down + 2, size, right, TILE, n), x.dtype)
+    dx = scratch.result((batch, TILE * down, TILE * right, channels), x.dtype)
+    q_by_column = q.reshape(high, size, right, down * batch, filters)
+    dv_by_place = dv[:, 1:-1].swapaxes(1, 2)
+    dv_tiles = _with_neighbours(dv.reshape(high, right + 2, size, down, n).transpose(3, 0, 1, 2, 4))
+    row_tiles = _with_neighbours(rows.reshape(down + 2, size, right, -1).transpose(2, 0, 1, 3))
+    dx_by_tile = _in_tiles(dx, down, right).swapaxes(0, 1)
+
+    def add_band(band: slice, across: Array) -> None:
+        """rows = dV B, summed where tiles beside each other overlap, of dV = Q U^T."""
+        many = band.stop - band.start
+        if not band.start:
+            dv[:, 0] = 0
+            dv[:, -1] = 0
+        np.matmul(q_by_column[:many], across[band, :, np.newaxis], out=dv_by_place[:many])
+        np.matmul(overlap, dv_tiles[:, :many], out=rows[1:-1, band])
+
+    def add_rows() -> None:
+        """dx = B^T rows, summed where tiles above each other overlap."""
+        rows[0] = 0
+        rows[-1] = 0
+        np.matmul(overlap, row_tiles, out=dx_by_tile)
+
+    return dx[:, :height, :width], add_band, add_rows
 
 
-def _adjoint_columns(q: Array, across: Array, overlap: Array, rows: Array, scratch: Workspace) -> None:
-    """rows = dV B, summed where tiles beside each other overlap, for a band of dV = Q U^T.
-
-    q: (band, a, tiles, O); across, U^T: (band, a, 1, O, C); rows: (down, band, right, 4, N), written.
-    """
-    down, band, right, _, n = rows.shape
-    size, channels = q.shape[1], across.shape[4]
-    dv = scratch.passing.array("dV", (band, right + 2, size, down * n // channels, channels), q.dtype)
-    dv[:, 0] = 0
-    dv[:, -1] = 0
-    np.matmul(q.reshape(band, size, right, -1, q.shape[3]), across, out=dv[:, 1:-1].swapaxes(1, 2))
-    by_tile = dv.reshape(band, right + 2, size, down, n).transpose(3, 0, 1, 2, 4)
-    np.matmul(overlap, _with_neighbours(by_tile), out=rows)
-
-
-def _adjoint_rows(rows: Array, overlap: Array, shape: tuple[int, ...], scratch: Workspace) -> Array:
-    """Return dx of `shape`: B^T rows, summed where tiles above each other overlap. rows: (down + 2, a, right, 4, N)."""
-    batch, height, width, channels = shape
-    down, size, right = rows.shape[0] - 2, rows.shape[1], rows.shape[2]
-    dx = scratch.result((batch, down * TILE, right * TILE, channels), rows.dtype)
-    by_tile = rows.reshape(down + 2, size, right, -1).transpose(2, 0, 1, 3)
-    np.matmul(overlap, _with_neighbours(by_tile), out=_by_row(dx, down, right).swapaxes(0, 1))
-    return dx[:, :height, :width]
-
-
-def whole_tiles(dy: Array, scratch: Workspace) -> Array:
-    """Return dy (B, H, W, O) as (B, 4 down, 4 right, O), with zeros beyond the picture; copied if need be.
-
-    It lies in memory as `Workspace.samples` has it.
-    """
-    batch, height, width, filters = dy.shape
-    high, wide = -(-height // TILE) * TILE, -(-width // TILE) * TILE
+def _whole_tiles(dy: Array, shape: Shape, scratch: Workspace) -> tuple[Array, Callable[[], None]]:
+    """Return dy (B, H, W, O) with zeros up to `shape`, in the order of `Workspace.samples`, and what is to fill it."""
     beside = dy.transpose(1, 2, 0, 3)
-    if (high, wide) == (height, width) and beside.flags.c_contiguous:
-        return dy
-    whole = scratch.passing.array("padded", (high, wide, batch, filters), dy.dtype)
-    fill_inside(whole, beside, 0)
-    return whole.transpose(2, 0, 1, 3)
-
-
-def fill_inside(whole: Array, x: Array, border: int) -> None:
-    """Write x (H, W, ...) into `whole`, behind `border` rows and columns, and zeros around it."""
-    bottom, right = border + x.shape[0], border + x.shape[1]
-    whole[:border] = 0
-    whole[bottom:] = 0
-    whole[border:bottom, :border] = 0
-    whole[border:bottom, right:] = 0
-    whole[border:bottom, border:right] = x
+    if dy.shape == shape and beside.flags.c_contiguous:
+        return dy, lambda: None
+    whole = scratch.array("padded", (*shape[1:3], shape[0], shape[3]), dy.dtype)
+    return whole.transpose(2, 0, 1, 3), lambda: fill_inside(whole, beside, 0, 0)
 
 
 def _along_both(matrix: Array, x: Array, y: Array, scratch: Workspace) -> None:
-    """y = matrix x matrix^T. x: (k, k, N); matrix: (a, k); y: (a, a, N), written."""
-    half = scratch.passing.array("half", (len(matrix), x.shape[1], x.shape[2]), x.dtype)
+    """y = matrix x matrix^T. x: (k, k, ...); matrix: (a, k); y: (a, a, ...), written."""
+    half = scratch.array("half", (len(matrix), x.shape[1], x[0, 0].size), x.dtype)
     np.matmul(matrix, x.reshape(len(x), -1), out=half.reshape(len(matrix), -1))
-    np.matmul(matrix, half, out=y)
+    np.matmul(matrix, half, out=y.reshape(len(matrix), len(matrix), -1))
 
 
-def _by_tile(products: Array, right: int, down: int) -> Array:
+def _by_tile(products: Array, down: int, right: int) -> Array:
     """Return (band, a, tiles, C), which has its tiles column by column, as (band, down, right, a, N); a view."""
     band, size = products.shape[:2]
     return products.reshape(band, size, right, down, -1).transpose(0, 3, 2, 1, 4)
 
 
-def _by_row(y: Array, down: int, right: int) -> Array:
+def _in_tiles(y: Array, down: int, right: int) -> Array:
     """Return a picture (B, 4 down, 4 right, O) as (down, right, 4 rows, 4 N), a row of a tile in one piece; a view."""
     return y.transpose(1, 2, 0, 3).reshape(down, TILE, right, -1).swapaxes(1, 2)
 

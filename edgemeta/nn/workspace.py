@@ -1,4 +1,4 @@
-"""What a computation borrows: scratch memory that outlives a step, and threads.
+"""What a computation borrows: scratch memory that outlives a step, plans of views into it, and threads.
 
 Memory is kept so that no step allocates what the one before could have left it. Work for threads comes in pieces that
 do not depend on how many threads there are, so that the bits of a result do not either.
@@ -6,12 +6,11 @@ do not depend on how many threads there are, so that the bits of a result do not
 
 import math
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,9 @@ from numpy.typing import NDArray
 from edgemeta.nn.layout import Shape
 
 Array = NDArray[Any]
+T = TypeVar("T")
 MAX_THREADS = 64  # of one model: more than any board has, and few enough not to be a mistake
+PLANS = 8  # kept at once: training, scoring and predicting, each with whole and with short batches
 
 
 class Workspace:
@@ -32,9 +33,10 @@ class Workspace:
     def __init__(self, whole: "Workspace | None" = None) -> None:
         self._buffers: dict[Any, Array] = {}
         self._parts: dict[Any, Workspace] = {}
+        self._plans: dict[Any, Any] = {}
         self._of = whole and weakref.ref(whole)  # weak: in a circle, dropping the workspace would not free its memory
-        self._local = threading.local()
         self._turn = 0
+        self._moves = 0
         self.threads = 1
 
     @property
@@ -48,28 +50,26 @@ class Workspace:
             self._parts[key] = Workspace(self._whole)
         return self._parts[key]
 
-    @property
-    def passing(self) -> "Workspace":
-        """The running thread's own workspace, for what nobody reads after the present call.
+    def lane(self, piece: int) -> "Workspace":
+        """Return the workspace of the thread that takes this piece of `each`, for what nobody reads after the piece."""
+        whole = self._whole
+        return whole.part(("lane", piece % whole.threads))
 
-        All parts share it, so what a layer leaves there is gone when the next one starts; being reused at once, it
-        stays in the processor's cache. To be asked for in each call: a backward pass may run on another thread.
+    def plan(self, key: Any, make: Callable[[], T]) -> T:
+        """Return make(), kept from an earlier call with this key if there was one.
+
+        What is made may hold views of this memory: all is made anew when a buffer has had to grow, and so to move.
         """
-        local = self._whole._local
-        if not hasattr(local, "workspace"):
-            local.workspace = Workspace(self._whole)
-        workspace: Workspace = local.workspace
-        return workspace
-
-    def result(self, shape: Shape, dtype: Any) -> Array:
-        """Return an array for what a layer hands to the next one, as `samples` does.
-
-        Each thread has two such buffers, and they take turns: a layer writes one while it reads the other, and all
-        layers write where the cache is warm.
-        """
-        passing = self.passing
-        passing._turn = 1 - passing._turn
-        return passing.samples(("result", passing._turn), shape, dtype)
+        made: T | None = self._plans.pop(key, None)
+        while made is None:
+            moves, made = self._moves, make()
+            if self._moves != moves:
+                self._plans.clear()
+                made = None
+        self._plans[key] = made
+        if len(self._plans) > PLANS:
+            del self._plans[next(iter(self._plans))]  # the one that was not used for longest
+        return made
 
     def each(self, work: Callable[[int], None], count: int) -> None:
         """Call work(0) to work(count - 1), in any order, on the threads that the whole workspace was given."""
@@ -95,6 +95,7 @@ class Workspace:
         size = math.prod(shape)
         buffer = self._buffers.get(key)
         if buffer is None or buffer.dtype != dtype or buffer.size < size:
+            self._whole._moves += buffer is not None
             buffer = self._buffers[key] = np.empty(size, dtype)
         return buffer[:size].reshape(shape)
 
@@ -108,6 +109,15 @@ class Workspace:
             return self.array(key, shape, dtype)
         batch, height, width, channels = shape
         return self.array(key, (height, width, batch, channels), dtype).transpose(2, 0, 1, 3)
+
+    def result(self, shape: Shape, dtype: Any) -> Array:
+        """Return an array for what a layer hands to the next one, as `samples` does.
+
+        There are two such buffers, and they take turns: a layer writes one while it reads the other, and all layers
+        write where the cache is warm.
+        """
+        self._turn = 1 - self._turn
+        return self.samples(("result", self._turn), shape, dtype)
 
 
 @cache

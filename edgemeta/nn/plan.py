@@ -1,0 +1,178 @@
+"""A network's work on batches of one size: all memory and views made beforehand, so that a step only fills them.
+
+The layers that see pictures (the head) take the batch in chunks, each as far as it goes while it is in the cache; the
+others (the tail) take the whole batch, so that their large weights are read once. Each chunk of the head has its own
+gradient, and they are summed in order, so that the bits do not depend on who worked on which chunk.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgemeta.nn.conv import Array, Backward, Prepared, Tensors
+from edgemeta.nn.layers import Bias, Conv2d, Layer, MaxPool2d, Method, ReLU
+from edgemeta.nn.layout import Layout, Shape
+from edgemeta.nn.workspace import Workspace
+
+Step = tuple[Layer | Bias, dict[str, str]]  # a layer, and for each of its tensors' own names the name in the layout
+Gradients = Mapping[str, Any]  # arrays to write to, or for the weights of a dense layer a `Descent`
+CHUNK = 16  # samples: few enough for the cache, and many enough to outweigh what a call costs
+
+
+class Network(NamedTuple):
+    """What a plan needs to know: the steps of head and tail, what each takes of a sample, and all tensors' shapes."""
+
+    head: Sequence[Step]
+    tail: Sequence[Step]
+    inputs: Shape
+    between: Shape
+    tensors: Mapping[str, Shape]
+
+
+class Chain:
+    """Steps prepared one after the other, each for where the one before leaves its output.
+
+    methods: how each convolves, None where it does not.
+    """
+
+    def __init__(self, steps: Sequence[Step], x: Array, scratch: Workspace, kept: Workspace | None) -> None:
+        self.methods: list[Method | None] = []
+        self._prepared: list[Prepared] = []
+        self._backwards: list[Backward] = []  # from the last to the first
+        for i, (layer, _) in enumerate(steps):
+            self.methods.append(layer.method(x.shape[1:], x.dtype) if isinstance(layer, Conv2d) else None)
+            self._prepared.append(layer.prepare(x, scratch, kept and kept.part(i)))
+            x = self._prepared[-1].y
+        self.y = x
+
+    def prepare_backward(self, dy: Array, need_dx: bool) -> Array | None:
+        """Return where dx will be, given where dy will be."""
+        dx: Array | None = dy
+        for i in range(len(self._prepared) - 1, -1, -1):
+            assert dx is not None  # it is needed by all but the first
+            dx, backward = self._prepared[i].prepare_backward(dx, need_dx or i > 0)
+            self._backwards.append(backward)
+        return dx
+
+    def forward(self, params: Sequence[Tensors]) -> None:
+        """Work x into y. params: each step's."""
+        for prepared, mine in zip(self._prepared, params, strict=True):
+            prepared.forward(mine)
+
+    def backward(self, params: Sequence[Tensors], grads: Sequence[Gradients]) -> None:
+        """Work dy into dx and the gradients. grads: where each step's are to go."""
+        for backward, mine, to in zip(self._backwards, reversed(params), reversed(grads), strict=True):
+            backward(mine, to)
+
+
+class Plan:
+    """The passes of one network for one batch size and dtype.
+
+    keep: whether backward passes will come. It holds parts of the workspace only, so that the workspace may hold it.
+    """
+
+    def __init__(self, network: Network, batch: int, dtype: Any, space: Workspace, keep: bool) -> None:
+        self._network, self._keep = network, keep
+        self._scratch, self._lifted = space.part("plan"), space.part("lifted")
+        self._chunks = chunks(batch) if network.head else []
+        self._joined = self._scratch.array("joined", (batch, *network.between), dtype)
+        self._last = Chain(network.tail, self._joined, space.part("passing"), space.part("tail") if keep else None)
+        between = None
+        if keep:
+            self._dy = self._scratch.array("dy", self._last.y.shape, dtype)
+            between = self._last.prepare_backward(self._dy, bool(network.head))
+        self._inputs, self._chains = [], []
+        for i, chunk in enumerate(self._chunks):
+            x = space.lane(i).array("inputs", (chunk.stop - chunk.start, *network.inputs), dtype)
+            self._inputs.append(x)
+            self._chains.append(Chain(network.head, x, space.lane(i), space.part(i) if keep else None))
+            if between is not None:
+                self._chains[i].prepare_backward(between[chunk], False)
+        if keep and self._chains:
+            # Each chunk's gradients, in the weights' working form, and their sum.
+            working = Layout(tuple(self._forms()))
+            self._parts = self._scratch.array("parts", (len(self._chunks), working.size), dtype)
+            self._sum = self._scratch.array("sum", (working.size,), dtype)
+            self._part_grads = [_of_each(network.head, working.views(part)) for part in self._parts]
+            self._sum_grads = _of_each(network.head, working.views(self._sum))
+
+    def run(
+        self, views: Tensors, x: Array, fill: Callable[[Array, Array], None]
+    ) -> tuple[Array, Callable[[Array, Gradients], None]]:
+        """Return the outputs of x: (B, ...), which the next run overwrites, and backward(dy, grads).
+
+        views: the parameters by name. fill(x, inputs): writes samples as the network's inputs. grads: where the gradients
+        are to go, by name.
+        """
+        head, tail = _of_each(self._network.head, views), _of_each(self._network.tail, views)
+        if not self._chunks:
+            fill(x, self._joined)
+        else:
+            head = [
+                method.lift(mine["weight"], self._keep and i > 0, self._lifted.part(i)) if method else mine
+                for i, (method, mine) in enumerate(zip(self._chains[0].methods, head, strict=True))
+            ]
+
+        def work(i: int) -> None:
+            fill(x[self._chunks[i]], self._inputs[i])
+            self._chains[i].forward(head)
+            self._joined[self._chunks[i]] = self._chains[i].y
+
+        self._scratch.each(work, len(self._chunks))
+        self._last.forward(tail)
+
+        def backward(dy: Array, grads: Gradients) -> None:
+            self._dy[...] = dy
+            self._last.backward(tail, _of_each(self._network.tail, grads))
+            if self._chunks:
+                self._scratch.each(lambda i: self._chains[i].backward(head, self._part_grads[i]), len(self._chunks))
+                np.add.reduce(self._parts, axis=0, out=self._sum)
+                self._lower(_of_each(self._network.head, grads))
+
+        return self._last.y, backward
+
+    def _forms(self) -> Iterator[tuple[str, Shape]]:
+        """Yield the name of each of the head's tensors, and its shape in the working form."""
+        for (_, keys), method in zip(self._network.head, self._chains[0].methods, strict=True):
+            for key in keys.values():
+                shape = self._network.tensors[key]
+                yield key, method.form(shape) if method else shape
+
+    def _lower(self, grads: Sequence[Gradients]) -> None:
+        """Write the head's gradients, given their sums in the working form."""
+        for method, mine, to in zip(self._chains[0].methods, self._sum_grads, grads, strict=True):
+            for tensor, total in mine.items():
+                if method:
+                    method.lower(total, to[tensor], self._lifted)
+                else:
+                    to[tensor][...] = total
+
+
+def chunks(batch: int) -> list[slice]:
+    """Return slices of at most CHUNK samples, as equal as can be."""
+    count = -(-batch // CHUNK)
+    return [slice(batch * i // count, batch * (i + 1) // count) for i in range(count)]
+
+
+def pool_first(steps: Sequence[Step]) -> list[Step]:
+    """Return the steps with a convolution's bias on its own, and each max-pool before the bias and the ReLU it follows.
+
+    Neither changes which number of a tile is the largest, so the outputs keep their bits, and a quarter of the numbers
+    is left for both. (Where adding the bias rounds two numbers to one, the larger of them now gets the gradient.)
+    """
+    ordered: list[Step] = []
+    for layer, keys in steps:
+        if isinstance(layer, Conv2d):
+            ordered += [(layer, {"weight": keys["weight"]}), (Bias(), {"bias": keys["bias"]})]
+        else:
+            at = len(ordered)
+            while isinstance(layer, MaxPool2d) and at and isinstance(ordered[at - 1][0], Bias | ReLU):
+                at -= 1
+            ordered.insert(at, (layer, keys))
+    return ordered
+
+
+def _of_each(steps: Sequence[Step], named: Mapping[str, Any]) -> list[Gradients]:
+    """Return for each step its own tensors out of those `named` as in the layout."""
+    return [{tensor: named[key] for tensor, key in keys.items()} for _, keys in steps]
