@@ -31,28 +31,24 @@ def by_edgemeta(work: Work) -> Callable[[], object]:
     """Return a function that does the work once."""
     import numpy as np
 
-    from edgemeta.nn import Workspace, build, subtract_scaled
+    from edgemeta.nn import Workspace, build
 
     network = build(work.model, (32, 32, 3), 10, threads=work.threads)
     rng, workspace = np.random.default_rng(0), Workspace()
     x = rng.standard_normal((2, work.batch, 32, 32, 3), np.float32)
     y = rng.integers(0, 10, (2, work.batch))
     theta = network.init(0)
-    gradient, adapted = np.empty_like(theta), np.empty_like(theta) if work.kind == "fomaml" else theta
+    adapted = np.empty_like(theta) if work.kind == "fomaml" else theta
 
     def forward() -> object:
         return network.forward(theta, x[0], workspace)
 
     def step() -> None:
-        network.loss_and_grad(theta, x[0], y[0], workspace, gradient)
-        subtract_scaled(theta, gradient, RATE)
+        network.descend(theta, x[0], y[0], RATE, workspace, out=theta)
 
     def fomaml() -> None:
-        network.loss_and_grad(theta, x[0], y[0], workspace, gradient)
-        adapted[...] = theta
-        subtract_scaled(adapted, gradient, RATE)
-        network.loss_and_grad(adapted, x[1], y[1], workspace, gradient)
-        subtract_scaled(theta, gradient, RATE)
+        network.descend(theta, x[0], y[0], RATE, workspace, out=adapted)
+        network.descend(adapted, x[1], y[1], RATE, workspace, start=theta, out=theta)
 
     return {"forward": forward, "step": step, "fomaml": fomaml}[work.kind]
 

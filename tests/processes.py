@@ -13,14 +13,13 @@ import numpy as np
 from runs import environment, without_seconds
 
 from edgemeta.config import config_from, to_toml
-from edgemeta.meta.learners import Learner
+from edgemeta.meta.learners import GradientAt, Learner
 
 SPEC = "synthetic:samples=120,size=8"
 
 
-def _counting(grad: Any, vectors: Any, batches: Any, recipe: Any, scratch: Any) -> Any:
-    loss, gradient = grad(vectors["theta"], batches[0])
-    return loss, {"theta": gradient, "count": np.full(1, -1 / recipe.lr, np.float32)}
+def _counting(model: Any, vectors: Any, batches: Any, recipe: Any, workspace: Any) -> Any:
+    return [], {"theta": GradientAt(vectors["theta"], batches[0]), "count": np.full(1, -1 / recipe.lr, np.float32)}
 
 
 # A learner that counts its own steps in a vector that never travels.

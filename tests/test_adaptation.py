@@ -49,9 +49,9 @@ def test_else_a_step_takes_a_batch_without_repetition() -> None:
     seen: list[list[int]] = []
 
     class Recording(Model):
-        def loss_and_grad(self, theta: Vector, x: Any, *rest: Any, **named: Any) -> tuple[float, Vector]:
+        def _backpropagate(self, theta: Vector, x: Any, *rest: Any) -> float:
             seen.append(x[:, 0].tolist())
-            return super().loss_and_grad(theta, x, *rest, **named)
+            return super()._backpropagate(theta, x, *rest)
 
     model = Recording([Dense(1)], (1,), "mse")
     support = Samples(np.arange(10, dtype=np.float32)[:, np.newaxis], np.zeros(10, np.float32))
@@ -116,9 +116,9 @@ class Traced(Model):
         self.trained_on: list[Array] = []
         self.scored: list[tuple[bytes, Array]] = []
 
-    def loss_and_grad(self, theta: Vector, x: Any, y: Any, *rest: Any, **named: Any) -> tuple[float, Vector]:
+    def _backpropagate(self, theta: Vector, x: Any, *rest: Any) -> float:
         self.trained_on.append(x)
-        return super().loss_and_grad(theta, x, y, *rest, **named)
+        return super()._backpropagate(theta, x, *rest)
 
     def forward(self, theta: Vector, x: Any, *rest: Any) -> Array:
         self.scored.append((theta.tobytes(), x))

@@ -26,6 +26,7 @@ from edgemeta.nn import (
     subtract_scaled,
 )
 from edgemeta.nn.plan import CHUNK
+from edgemeta.nn.workspace import PLANS
 
 SMOOTH: list[Layer] = [Conv2d(6, 5), Conv2d(7, 3), Conv2d(5, 1), Flatten(), Dense(8), Dense(4)]  # no kink anywhere
 USERS: list[Layer] = [
@@ -218,3 +219,52 @@ def test_a_step_makes_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     tiled_calls = (3 + 8 * 3 + 1) + (1 + 8 * 4 + 3)
     dense = (4096 // 1024 + 1) * 3
     assert calls <= 2 * (rowwise_calls + tiled_calls) + dense
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, CHUNK + 3])
+def test_a_descent_is_the_gradient_and_a_subtraction_to_the_bit(size: int, dtype: type) -> None:
+    for model in (Model(USERS, (9, 14, 2)), build("cnn-small", (16, 16, 3), 3), Model([Dense(600), Dense(3)], (1030,))):
+        theta, (x, y) = model.init(8).astype(dtype), batch(size, model.input_shape, 3)
+        start, workspace = theta + 1, Workspace()
+        loss, gradient = model.loss_and_grad(theta, x, y)
+        step = dtype(0.03) * gradient
+        got_loss, got = model.descend(theta, x, y, 0.03, workspace)
+        assert got_loss == loss
+        assert got.tobytes() == (theta - step).tobytes()
+        before = theta.copy()
+        assert model.descend(theta, x, y, 0.03, workspace, start=start, out=start)[1] is start
+        assert start.tobytes() == (before + 1 - step).tobytes()
+        assert theta.tobytes() == before.tobytes()
+        assert model.descend(theta, x, y, 0.03, workspace, out=theta)[1] is theta
+        assert theta.tobytes() == (before - step).tobytes()
+
+
+def test_a_descent_has_no_gradient_of_the_networks_size() -> None:
+    model = Model([Dense(500), Dense(3)], (6000,))  # 12 MB
+    theta, (x, y) = model.init(0), batch(4, model.input_shape, 3)
+    tracemalloc.start()
+    try:
+        model.descend(theta, x, y, 0.1, out=theta)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < theta.nbytes / 4
+
+
+def test_a_plan_is_made_once_for_a_batch_size_and_anew_when_memory_has_moved() -> None:
+    workspace, made = Workspace(), []
+
+    def make(size: int) -> Array:
+        made.append(size)
+        return workspace.array("x", (size,), np.float32)
+
+    small = workspace.plan("small", lambda: make(4))
+    assert workspace.plan("small", lambda: make(4)) is small
+    large = workspace.plan("large", lambda: make(8))  # moves the buffer: made again, now that it fits
+    assert made == [4, 8, 8]
+    again = workspace.plan("small", lambda: make(4))  # which must not lie in the memory that was left
+    assert np.shares_memory(again, large)
+    for i in range(20):
+        workspace.plan(i, lambda: make(1))
+    assert len(workspace._plans) == PLANS

@@ -4,6 +4,7 @@ import inspect
 import re
 import tracemalloc
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from gradients import Array
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta import LEARNERS, Samples, begin, take_step
-from edgemeta.meta.learners import Grad, descend, fedavg, fomaml, learner, reptile
-from edgemeta.nn import Dense, Model, ReLU, Vector, Workspace, build
+from edgemeta.meta.learners import GradientAt, descend, fedavg, fomaml, learner, reptile
+from edgemeta.nn import Dense, Model, ReLU, Workspace, build
 
 LINE = Model([Dense(1)], (1,), "mse")  # y = w x + b, with theta = (w, b)
 ONE = Samples(np.array([[1.0]]), np.array([[0.0]]))  # the loss is (w + b)^2, its gradient 2 (w + b) in both
@@ -24,10 +25,6 @@ TABLE = {
 }
 
 
-def grad_of(model: Model) -> Grad:
-    return lambda theta, samples: model.loss_and_grad(theta, samples.x, samples.y)
-
-
 def draw(model: Model, count: int, seed: int) -> Samples:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((count, *model.input_shape)).astype(np.float32)
@@ -35,12 +32,12 @@ def draw(model: Model, count: int, seed: int) -> Samples:
 
 
 def test_the_table_of_names_functions_and_papers() -> None:
-    assert {
-        name: (entry.gradient, re.findall(r"arXiv:(\d+\.\d+)", entry.paper)) for name, entry in LEARNERS.items()
-    } == {name: (function, [paper]) for name, (function, paper) in TABLE.items()}
+    assert {name: (entry.direct, re.findall(r"arXiv:(\d+\.\d+)", entry.paper)) for name, entry in LEARNERS.items()} == {
+        name: (function, [paper]) for name, (function, paper) in TABLE.items()
+    }
     for name, entry in LEARNERS.items():
-        assert entry.gradient.__name__ == name
-        assert inspect.getdoc(entry.gradient)
+        assert entry.direct.__name__ == name
+        assert inspect.getdoc(entry.direct)
         assert learner(name) is entry
     with pytest.raises(ConfigError, match="unknown algorithm 'fomanl': did you mean 'fomaml'"):
         learner("fomanl")
@@ -55,10 +52,10 @@ def test_every_learner_trains_and_counts_its_gradients(name: str, inner_steps: i
     data = Samples(x, (x[:, 0] > x[:, 1]).astype(np.int64))
 
     class Counting(Model):
-        def loss_and_grad(self, *arguments: object, **named: object) -> tuple[float, Vector]:
+        def _backpropagate(self, *arguments: Any) -> float:
             nonlocal calls
             calls += 1
-            return super().loss_and_grad(*arguments, **named)  # type: ignore[arg-type]
+            return super()._backpropagate(*arguments)
 
     theta = model.init(0)
     state = begin(model, recipe, {"theta": theta}, {})
@@ -66,8 +63,7 @@ def test_every_learner_trains_and_counts_its_gradients(name: str, inner_steps: i
     for step in range(60):
         take_step(counting, recipe, state, data, np.random.default_rng([1, step]), Workspace())
     assert calls == 60 * LEARNERS[name].evaluations(recipe)
-    grad = grad_of(model)
-    assert grad(state.vectors["theta"], data)[0] < 0.5 * grad(theta, data)[0]
+    assert model.loss_and_grad(state.vectors["theta"], *data)[0] < 0.5 * model.loss_and_grad(theta, *data)[0]
     assert state.vectors["theta"].dtype == np.float32
     assert theta.tobytes() == model.init(0).tobytes()  # the start is not the learner's to change
 
@@ -80,13 +76,15 @@ def test_the_meta_gradient_is_the_query_gradient_at_the_adapted_parameters(inner
     adapted = theta.copy()
     for _ in range(inner_steps):
         adapted = adapted - 0.3 * model.loss_and_grad(adapted, support.x, support.y)[1]
-    loss, expected = model.loss_and_grad(adapted, query.x, query.y)
+    expected = model.loss_and_grad(adapted, query.x, query.y)[1]
 
     recipe = PhaseConfig(algorithm="fomaml", inner_steps=inner_steps, inner_lr=0.3)
-    got_loss, directions = fomaml(grad_of(model), {"theta": theta}, [support, query], recipe, Workspace())
-    assert list(directions) == ["theta"]
-    assert directions["theta"].tobytes() == expected.tobytes()
-    assert got_loss == loss
+    losses, directions = fomaml(model, {"theta": theta}, [support, query], recipe, Workspace())
+    assert (losses, list(directions)) == ([], ["theta"])
+    at = directions["theta"]
+    assert isinstance(at, GradientAt)
+    assert at.theta.tobytes() == adapted.tobytes()
+    assert at.samples is query
     # ... which is another one than that at the parameters themselves.
     assert np.linalg.norm(expected - model.loss_and_grad(theta, query.x, query.y)[1]) > 0.05 * np.linalg.norm(expected)
 
@@ -110,20 +108,25 @@ def test_fomaml_by_hand() -> None:
     # Support: (w + b)^2 at (1, 1) has gradient (4, 4): adapted to (.5, .5). Query: x = 2, y = 1, so the error is
     # 2 * .5 + .5 - 1 = .5, the loss .25 and its gradient 2 * .5 * (2, 1).
     query = Samples(np.array([[2.0]]), np.array([[1.0]]))
-    loss, directions = fomaml(grad_of(LINE), {"theta": np.array([1.0, 1.0])}, [ONE, query], recipe, Workspace())
-    assert (loss, directions["theta"].tolist()) == (0.25, [2.0, 1.0])
+    _, directions = fomaml(LINE, {"theta": np.array([1.0, 1.0])}, [ONE, query], recipe, Workspace())
+    at = directions["theta"]
+    assert isinstance(at, GradientAt)
+    loss, gradient = LINE.loss_and_grad(at.theta, *at.samples)
+    assert (loss, gradient.tolist()) == (0.25, [2.0, 1.0])
 
 
 def test_reptile_by_hand() -> None:
     recipe = PhaseConfig(algorithm="reptile", inner_lr=0.125, inner_steps=2)
     theta = np.array([1.0, 1.0])
     # (1, 1) with loss 4 and gradient 4 -> (.5, .5) with loss 1 and gradient 2 -> (.25, .25)
-    loss, directions = reptile(grad_of(LINE), {"theta": theta}, [ONE, ONE], recipe, Workspace())
-    assert (loss, directions["theta"].tolist(), theta.tolist()) == (2.5, [0.75, 0.75], [1.0, 1.0])
+    losses, directions = reptile(LINE, {"theta": theta}, [ONE, ONE], recipe, Workspace())
+    assert isinstance(directions["theta"], np.ndarray)
+    assert (losses, directions["theta"].tolist(), theta.tolist()) == ([4.0, 1.0], [0.75, 0.75], [1.0, 1.0])
     state = begin(LINE, recipe, {"theta": theta}, {})
     data = Samples(np.repeat(ONE.x, 2, axis=0), np.repeat(ONE.y, 2, axis=0))
     take_step(LINE, replace(recipe, lr=0.5), state, data, np.random.default_rng(0), Workspace())
     assert state.vectors["theta"].tolist() == [0.625, 0.625]  # half of the way from 1 to .25
+    assert state.loss_sum == 2.5
 
 
 def test_reptile_uses_its_batches_one_after_the_other() -> None:
@@ -133,7 +136,8 @@ def test_reptile_uses_its_batches_one_after_the_other() -> None:
     for batch in batches:
         there = there - 0.2 * model.loss_and_grad(there, batch.x, batch.y)[1]
     recipe = PhaseConfig(algorithm="reptile", inner_lr=0.2, inner_steps=3)
-    _, directions = reptile(grad_of(model), {"theta": theta}, batches, recipe, Workspace())
+    _, directions = reptile(model, {"theta": theta}, batches, recipe, Workspace())
+    assert isinstance(directions["theta"], np.ndarray)
     assert directions["theta"].tobytes() == (theta - there).tobytes()
 
 
@@ -151,7 +155,7 @@ def test_fedavg_is_plain_sgd() -> None:
 
 def test_descend_by_hand_and_in_other_memory() -> None:
     theta: Array = np.array([1.0, 1.0])
-    adapted, losses = descend(grad_of(LINE), theta, [ONE] * 3, 0.125, Workspace())
+    adapted, losses = descend(LINE, theta, [ONE] * 3, 0.125, Workspace())
     assert (adapted.tolist(), losses, theta.tolist()) == ([0.125, 0.125], [4.0, 1.0, 0.25], [1.0, 1.0])
 
 

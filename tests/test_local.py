@@ -25,10 +25,10 @@ class Recording(Model):
         super().__init__([Dense(2)], (1,))
         self.batches: list[list[int]] = []
 
-    def loss_and_grad(self, theta: Vector, x: Any, y: Any, *rest: Any) -> tuple[float, Vector]:
+    def _backpropagate(self, theta: Vector, x: Any, y: Any, *rest: Any) -> float:
         self.batches.append(x[:, 0].astype(int).tolist())
         assert y.tolist() == [index % 2 for index in self.batches[-1]]  # the labels come along
-        return super().loss_and_grad(theta, x * 0, y, *rest)
+        return super()._backpropagate(theta, x * 0, y, *rest)
 
 
 def numbered(count: int) -> Samples:

@@ -15,7 +15,7 @@ from edgemeta.config import PhaseConfig, config_from
 from edgemeta.errors import ConfigError, DivergedError
 from edgemeta.fed import client_update, resolve
 from edgemeta.meta import Samples
-from edgemeta.meta.learners import LEARNERS, Learner
+from edgemeta.meta.learners import LEARNERS, GradientAt, Learner
 from edgemeta.nn import Dense, Flatten, Model, ReLU
 from edgemeta.nn.files import read_tensors
 
@@ -208,9 +208,8 @@ def test_client_update_is_pure():
 def test_private_vectors_stay_and_advance_once_a_round(tmp_path, monkeypatch):
     """A learner that counts its own steps in a vector that never travels."""
 
-    def counting(grad, vectors, batches, recipe, scratch):
-        loss, gradient = grad(vectors["theta"], batches[0])
-        return loss, {"theta": gradient, "count": np.full(1, -1 / recipe.lr, np.float32)}
+    def counting(model, vectors, batches, recipe, workspace):
+        return [], {"theta": GradientAt(vectors["theta"], batches[0]), "count": np.full(1, -1 / recipe.lr, np.float32)}
 
     start = {"count": lambda _: np.zeros(1, np.float32)}
     monkeypatch.setitem(LEARNERS, "counting", Learner(counting, lambda _: 1, lambda _: 1, "none", start))

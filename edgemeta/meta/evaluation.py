@@ -10,7 +10,7 @@ import numpy as np
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import DataError
 from edgemeta.meta.samples import Samples
-from edgemeta.nn import Model, Vector, Workspace, subtract_scaled
+from edgemeta.nn import Model, Vector, Workspace
 from edgemeta.nn.losses import LOSSES
 
 LOSS_CEILING = 1e6  # the score of a loss that is larger or not finite, so that records stay numbers and means mean
@@ -34,13 +34,11 @@ def adapt(
     A step uses the whole support set when it fits `batch_size`, else a batch drawn from it.
     """
     workspace, theta = workspace or Workspace(), theta.copy()
-    gradient = workspace.part("adapt").array("gradient", theta.shape, theta.dtype)
     for _ in range(steps):
         batch = support
         if support.size > batch_size:
             batch = support.take(rng.choice(support.size, batch_size, replace=False))
-        model.loss_and_grad(theta, batch.x, batch.y, workspace, out=gradient)
-        subtract_scaled(theta, gradient, lr)
+        model.descend(theta, batch.x, batch.y, lr, workspace, out=theta)
     return theta
 
 

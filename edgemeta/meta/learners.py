@@ -2,39 +2,48 @@
 
 A learner is a function
 
-    gradient(grad, vectors, batches, recipe, scratch) -> (loss, directions)
+    direct(model, vectors, batches, recipe, workspace) -> (losses, directions)
 
-`grad(theta, samples)` is the network's loss and gradient on some samples, until its next call, which may overwrite that
-gradient; `vectors` holds the participant's local copies, shared ones (they travel) and private ones (they stay on the
-device); `directions` names what is to be subtracted, times the outer rate, from which of them, and may be overwritten
-by who does so; `scratch` is memory that the next step uses again, as a vector of the model's size is a tenth of what a
-small board has. The step itself is the same for all (`edgemeta.meta.local`).
+`vectors` holds the participant's local copies, shared ones (they travel) and private ones (they stay on the device).
+`directions` names what is to be subtracted, times the outer rate, from which of them: a vector, which whoever takes the
+step may overwrite, or a gradient that is yet to be taken, `GradientAt`. `losses` are those of the gradients that are
+taken already and count as the step's. `workspace` is memory that the next step uses again, as a vector of the model's
+size is a tenth of what a small board has. The step itself is the same for all (`edgemeta.meta.local`).
 "Gradient" is said with care: the inner gradient adapts, the outer (meta-)gradient is what a learner returns.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from edgemeta.config import PhaseConfig, nearest
 from edgemeta.errors import ConfigError
 from edgemeta.meta.samples import Samples
-from edgemeta.nn import Model, Vector, Workspace, subtract_scaled
+from edgemeta.nn import Model, Vector, Workspace
+
+
+class GradientAt(NamedTuple):
+    """The gradient at theta on some samples, not taken yet: a plain step needs no vector for it."""
+
+    theta: Vector
+    samples: Samples
+
 
 Vectors = Mapping[str, Vector]
-Grad = Callable[[Vector, Samples], tuple[float, Vector]]
-Gradient = Callable[[Grad, Vectors, Sequence[Samples], PhaseConfig, Workspace], tuple[float, Vectors]]
+Directions = Mapping[str, Vector | GradientAt]
+Direct = Callable[[Model, Vectors, Sequence[Samples], PhaseConfig, Workspace], tuple[Sequence[float], Directions]]
 
 
 @dataclass(frozen=True)
 class Learner:
-    """gradient: see above. batches: how many batches a step draws, disjoint. evaluations: gradients a step takes.
+    """direct: see above. batches: how many batches a step draws, disjoint. evaluations: gradients a step takes.
 
     private: name -> its first value, for the vectors that stay on the device.
     """
 
-    gradient: Gradient
+    direct: Direct
     batches: Callable[[PhaseConfig], int]
     evaluations: Callable[[PhaseConfig], int]
     paper: str
@@ -42,42 +51,38 @@ class Learner:
 
 
 def fedavg(
-    grad: Grad, vectors: Vectors, batches: Sequence[Samples], _recipe: PhaseConfig, _scratch: Workspace
-) -> tuple[float, Vectors]:
+    _model: Model, vectors: Vectors, batches: Sequence[Samples], _recipe: PhaseConfig, _workspace: Workspace
+) -> tuple[Sequence[float], Directions]:
     """Plain local SGD: the gradient on one batch."""
-    loss, gradient = grad(vectors["theta"], batches[0])
-    return loss, {"theta": gradient}
+    return [], {"theta": GradientAt(vectors["theta"], batches[0])}
 
 
 def fomaml(
-    grad: Grad, vectors: Vectors, batches: Sequence[Samples], recipe: PhaseConfig, scratch: Workspace
-) -> tuple[float, Vectors]:
+    model: Model, vectors: Vectors, batches: Sequence[Samples], recipe: PhaseConfig, workspace: Workspace
+) -> tuple[Sequence[float], Directions]:
     """First-order MAML: the query gradient, taken at the parameters that the support set adapted."""
     support, query = batches
-    adapted, _ = descend(grad, vectors["theta"], [support] * recipe.inner_steps, recipe.inner_lr, scratch)
-    loss, meta_gradient = grad(adapted, query)
-    return loss, {"theta": meta_gradient}
+    adapted, _ = descend(model, vectors["theta"], [support] * recipe.inner_steps, recipe.inner_lr, workspace)
+    return [], {"theta": GradientAt(adapted, query)}
 
 
 def reptile(
-    grad: Grad, vectors: Vectors, batches: Sequence[Samples], recipe: PhaseConfig, scratch: Workspace
-) -> tuple[float, Vectors]:
+    model: Model, vectors: Vectors, batches: Sequence[Samples], recipe: PhaseConfig, workspace: Workspace
+) -> tuple[Sequence[float], Directions]:
     """Reptile: towards where `inner_steps` steps on as many batches lead."""
-    adapted, losses = descend(grad, vectors["theta"], batches, recipe.inner_lr, scratch)
-    return float(np.mean(losses)), {"theta": np.subtract(vectors["theta"], adapted, out=adapted)}
+    adapted, losses = descend(model, vectors["theta"], batches, recipe.inner_lr, workspace)
+    return losses, {"theta": np.subtract(vectors["theta"], adapted, out=adapted)}
 
 
 def descend(
-    grad: Grad, theta: Vector, batches: Sequence[Samples], lr: float, scratch: Workspace
+    model: Model, theta: Vector, batches: Sequence[Samples], lr: float, workspace: Workspace
 ) -> tuple[Vector, list[float]]:
     """Return parameters, one SGD step on each batch away from theta, in scratch memory; and each step's loss."""
-    adapted, losses = scratch.array("adapted", theta.shape, theta.dtype), []
-    adapted[...] = theta
+    adapted, losses, here = workspace.part("learner").array("adapted", theta.shape, theta.dtype), [], theta
     for batch in batches:
-        loss, gradient = grad(adapted, batch)
-        subtract_scaled(adapted, gradient, lr)
+        loss, here = model.descend(here, batch.x, batch.y, lr, workspace, out=adapted)
         losses.append(loss)
-    return adapted, losses
+    return here, losses
 
 
 LEARNERS: dict[str, Learner] = {

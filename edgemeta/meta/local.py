@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import DataError
-from edgemeta.meta.learners import Vectors, learner
+from edgemeta.meta.learners import GradientAt, Vectors, learner
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace, subtract_scaled
 
@@ -82,18 +82,28 @@ def take_step(
     batches = [
         data.take(indices) for indices in _draw(state, data.size, recipe.batch_size, method.batches(recipe), rng)
     ]
-
-    scratch = workspace.part("learner")
-
-    def grad(theta: Vector, samples: Samples) -> tuple[float, Vector]:
-        gradient = scratch.array("gradient", theta.shape, theta.dtype)
-        return model.loss_and_grad(theta, samples.x, samples.y, workspace, gradient)
-
-    loss, directions = method.gradient(grad, state.vectors, batches, recipe, scratch)
+    losses, directions = method.direct(model, state.vectors, batches, recipe, workspace)
+    losses = [*losses]
     for name, direction in directions.items():
-        _descend(state, name, direction, recipe)
+        if isinstance(direction, GradientAt):
+            losses.append(_descend_at(model, state, name, direction, recipe, workspace))
+        else:
+            _descend(state, name, direction, recipe)
     state.step += 1
-    state.loss_sum += loss
+    state.loss_sum += float(np.mean(losses))
+
+
+def _descend_at(
+    model: Model, state: LocalState, name: str, at: GradientAt, recipe: PhaseConfig, workspace: Workspace
+) -> float:
+    """Take the gradient, descend along it as `_descend` does, and return the loss there."""
+    vector, (theta, (x, y)) = state.vectors[name], at
+    if not recipe.momentum and not recipe.weight_decay:
+        return model.descend(theta, x, y, recipe.lr, workspace, start=vector, out=vector)[0]
+    gradient = workspace.part("learner").array("gradient", theta.shape, theta.dtype)
+    loss, _ = model.loss_and_grad(theta, x, y, workspace, gradient)
+    _descend(state, name, gradient, recipe)
+    return loss
 
 
 def _descend(state: LocalState, name: str, direction: Vector, recipe: PhaseConfig) -> None:

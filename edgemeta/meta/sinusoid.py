@@ -68,16 +68,16 @@ def draw_task(rng: np.random.Generator) -> Task:
 
 def meta_train(model: Model, iterations: int, rng: np.random.Generator) -> Vector:
     """Return parameters trained with `fomaml`: each iteration steps along the mean meta-gradient of 25 tasks."""
-    workspace, scratch = Workspace(), Workspace()
+    workspace = Workspace()
 
-    def grad(theta: Vector, samples: Samples) -> tuple[float, Vector]:
-        return model.loss_and_grad(theta, samples.x, samples.y, workspace)
+    def meta_gradient(theta: Vector, pair: Sequence[Samples]) -> Vector:
+        at, query = fomaml(model, {"theta": theta}, pair, RECIPE, workspace)[1]["theta"]
+        return model.loss_and_grad(at, query.x, query.y, workspace)[1]
 
     def direction(theta: Vector) -> Vector:
         tasks = [draw_task(rng) for _ in range(TASKS)]
         batches = [(task(POINTS), task(POINTS)) for task in tasks]
-        meta_gradients = [fomaml(grad, {"theta": theta}, pair, RECIPE, scratch)[1]["theta"] for pair in batches]
-        mean: Vector = np.mean(meta_gradients, axis=0, dtype=theta.dtype)
+        mean: Vector = np.mean([meta_gradient(theta, pair) for pair in batches], axis=0, dtype=theta.dtype)
         return mean
 
     return adam(start(model, rng), direction, iterations)

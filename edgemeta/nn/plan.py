@@ -102,7 +102,7 @@ class Plan:
     ) -> tuple[Array, Callable[[Array, Gradients], None]]:
         """Return the outputs of x: (B, ...), which the next run overwrites, and backward(dy, grads).
 
-        views: the parameters by name. fill(x, inputs): writes samples as the network's inputs. grads: where the gradients
+        views: the parameters by name. fill(x, inputs): writes samples as the network's inputs. grads: where gradients
         are to go, by name.
         """
         head, tail = _of_each(self._network.head, views), _of_each(self._network.tail, views)
