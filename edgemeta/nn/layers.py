@@ -19,19 +19,13 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from edgemeta.errors import InputError
-from edgemeta.nn import conv, tiled
-from edgemeta.nn.blas import has_small_products
+from edgemeta.nn import conv, dense, tiled
 from edgemeta.nn.conv import Array, Backward, Prepared, Tensors
 from edgemeta.nn.cooktoom import KERNELS, TILE
 from edgemeta.nn.layout import Shape
-from edgemeta.nn.update import Descent
 from edgemeta.nn.workspace import Workspace
 
 TILED_FROM = 32  # numbers in a row of a receptive field, below which tiles of 4x4 do not pay
-SMALL = 10**6  # multiplications up to which a product is small (`has_small_products`)
-PIECE = (
-    512  # rows of a dense layer's weights that a thread takes at once: they stay in the cache from product to update
-)
 
 
 class Method(Protocol):
@@ -231,55 +225,8 @@ class Dense:
         return (self.units,), {"weight": (shape[0], self.units), "bias": (self.units,)}
 
     def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
-        """Map x: (B, D) to (B, units).
-
-        Large weights are worked through in pieces of their rows, the same ones for any number of threads. In grads, a
-        `Descent` may stand for the weights' gradient, which then never exists as a whole.
-        """
-        (batch, inputs), units = x.shape, self.units
-        pieces = [slice(start, min(start + PIECE, inputs)) for start in range(0, inputs, PIECE)]
-        # As many rows as OpenBLAS multiplies without packing them first; a power of two, so that they divide a piece.
-        few = 1 << max(SMALL // (batch * units), 1).bit_length() - 1 if has_small_products() else PIECE
-        rows = few if 64 <= few <= PIECE else PIECE  # below 64, summing the products takes longer than they save
-        count = (len(pieces) - 1) * (PIECE // rows) + len(_split(x[:, pieces[-1]].T, rows))
-        parts = scratch.array("parts", (count, batch, units), x.dtype)
-        y = scratch.result((batch, units), x.dtype)
-        kept_x = kept.array("x", x.shape, x.dtype) if kept else x
-
-        def multiply(i: int, weight: Array) -> None:
-            blocks, first = _split(weight[pieces[i]], rows), i * (PIECE // rows)
-            columns = _split(x[:, pieces[i]].T, rows).swapaxes(1, 2)
-            np.matmul(columns, blocks, out=parts[first : first + len(blocks)])
-
-        def forward(params: Tensors) -> None:
-            if kept:
-                kept_x[...] = x
-            scratch.each(lambda i: multiply(i, params["weight"]), len(pieces))
-            np.add.reduce(parts, axis=0, out=y)
-            np.add(y, params["bias"], out=y)
-
-        def prepare_backward(dy: Array, need_dx: bool) -> tuple[Array | None, Backward]:
-            dxt = scratch.result((inputs, batch), x.dtype) if need_dx else None
-            across = scratch.array("across", (units, batch), x.dtype)
-            passing = [scratch.lane(i).array("dweight", (PIECE, units), x.dtype) for i in range(len(pieces))]
-
-            def differentiate(i: int, weight: Array, dweight: Array | Descent) -> None:
-                piece = pieces[i]
-                if dxt is not None:
-                    np.matmul(_split(weight[piece], few), across, out=_split(dxt[piece], few))
-                part = passing[i][: piece.stop - piece.start] if isinstance(dweight, Descent) else dweight[piece]
-                np.matmul(_split(kept_x[:, piece].T, few), dy, out=_split(part, few))
-                if isinstance(dweight, Descent):
-                    dweight.step(piece, part)
-
-            def backward(params: Tensors, grads: Any) -> None:
-                across[...] = dy.T  # W dy^T takes two thirds of the time of dy W^T
-                scratch.each(lambda i: differentiate(i, params["weight"], grads["weight"]), len(pieces))
-                np.sum(dy, axis=0, out=grads["bias"])
-
-            return None if dxt is None else dxt.T, backward
-
-        return Prepared(y, forward, prepare_backward)
+        """Map x: (B, D) to (B, units). In grads, a `Descent` may stand for the weights' gradient."""
+        return dense.prepare(x, self.units, scratch, kept)
 
 
 Layer = Conv2d | MaxPool2d | ReLU | Flatten | Dense
@@ -290,8 +237,3 @@ def _picture(layer: Layer, shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise InputError(f"{layer} on an input of shape {shape}: expected a picture (height, width, channels)")
     return shape[0], shape[1], shape[2]
-
-
-def _split(x: Array, rows: int) -> Array:
-    """Return x (D, n) as (D / rows, rows, n), a view; in one block where rows do not divide D."""
-    return x.reshape(-1, rows if len(x) % rows == 0 else len(x), x.shape[1])

@@ -90,12 +90,10 @@ class Plan:
             if between is not None:
                 self._chains[i].prepare_backward(between[chunk], False)
         if keep and self._chains:
-            # Each chunk's gradients, in the weights' working form, and their sum.
+            # Each chunk's gradients, in the weights' working form; the first chunk's become the sum of all.
             working = Layout(tuple(self._forms()))
             self._parts = self._scratch.array("parts", (len(self._chunks), working.size), dtype)
-            self._sum = self._scratch.array("sum", (working.size,), dtype)
             self._part_grads = [_of_each(network.head, working.views(part)) for part in self._parts]
-            self._sum_grads = _of_each(network.head, working.views(self._sum))
 
     def run(
         self, views: Tensors, x: Array, fill: Callable[[Array, Array], None]
@@ -127,7 +125,8 @@ class Plan:
             self._last.backward(tail, _of_each(self._network.tail, grads))
             if self._chunks:
                 self._scratch.each(lambda i: self._chains[i].backward(head, self._part_grads[i]), len(self._chunks))
-                np.add.reduce(self._parts, axis=0, out=self._sum)
+                for part in self._parts[1:]:
+                    self._parts[0] += part
                 self._lower(_of_each(self._network.head, grads))
 
         return self._last.y, backward
@@ -141,7 +140,7 @@ class Plan:
 
     def _lower(self, grads: Sequence[Gradients]) -> None:
         """Write the head's gradients, given their sums in the working form."""
-        for method, mine, to in zip(self._chains[0].methods, self._sum_grads, grads, strict=True):
+        for method, mine, to in zip(self._chains[0].methods, self._part_grads[0], grads, strict=True):
             for tensor, total in mine.items():
                 if method:
                     method.lower(total, to[tensor], self._lifted)
