@@ -35,11 +35,12 @@ def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
         )
     rows = np.arange(len(labels), dtype=np.int64)
     shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    dlogits = np.exp(log_p)
-    dlogits[rows, labels] -= 1
-    dlogits /= len(labels)
-    return -float(log_p[rows, labels].mean()), dlogits
+    right = shifted[rows, labels]
+    dlogits = np.exp(shifted, out=shifted)
+    sums = dlogits.sum(axis=1, keepdims=True)
+    dlogits /= sums * len(labels)
+    dlogits[rows, labels] -= 1 / len(labels)
+    return float((np.log(sums[:, 0]) - right).mean()), dlogits
 
 
 def squared_error(outputs: Array, targets: Array) -> tuple[float, Array]:
