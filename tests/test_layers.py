@@ -6,7 +6,7 @@ from gradients import Array, check_gradient, tie_free
 from passes import run
 
 from edgemeta.errors import InputError
-from edgemeta.nn import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU, Workspace
+from edgemeta.nn import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU, Workspace, dense
 
 CASES: list[tuple[Layer, tuple[int, ...]]] = [
     (Conv2d(4, 1), (3, 5, 6, 2)),
@@ -103,6 +103,24 @@ def test_dense_sums_its_gradients_over_the_batch() -> None:
     _, dx, grads = run(Dense(1), params, np.array([[1.0], [2.0]]), np.array([[10.0], [100.0]]))
     assert (grads["weight"].tolist(), grads["bias"].tolist()) == ([[210.0]], [110.0])  # 1*10 + 2*100
     assert dx.tolist() == [[30.0], [300.0]]
+
+
+@pytest.mark.parametrize("small", [0, 1, 64 * 3 * 5, 128 * 3 * 5, 10**9])
+@pytest.mark.parametrize("inputs", [7, 1024, 2500])
+def test_dense_in_pieces_is_the_product(inputs: int, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if OpenBLAS did products without packing up to this size: rows of weights one by one, 64, 128, all."""
+    monkeypatch.setattr(dense, "small_product", lambda: small)
+    rng = np.random.default_rng(6)
+    params = {"weight": rng.standard_normal((inputs, 5)), "bias": rng.standard_normal(5)}
+    x, dy = rng.standard_normal((3, inputs)), rng.standard_normal((3, 5))
+    y, dx, grads = run(Dense(5), params, x, dy)
+    for got, expected in [
+        (y, x @ params["weight"] + params["bias"]),
+        (dx, dy @ params["weight"].T),
+        (grads["weight"], x.T @ dy),
+        (grads["bias"], dy.sum(axis=0)),
+    ]:
+        np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_relu_by_hand() -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from edgemeta.nn.blas import small_product
 from edgemeta.nn.layout import Shape
 from edgemeta.nn.workspace import Workspace
 
@@ -58,24 +59,25 @@ def lower(dlifted: Array, dweight: Array, _scratch: Workspace) -> None:
 
 def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
     """Prepare to convolve x: (B, H, W, C) with weights of this shape, (kh, kw, C, O), both kernel sizes odd."""
-    batch, height, width, _ = x.shape
-    filters = weight[3]
+    (batch, height, width, _), filters = x.shape, weight[3]
     fields, fill = _fields(x, weight, scratch, kept)
+    parts = fields.shape[1]
     y = scratch.result((batch, height, width, filters), x.dtype)
-    rows = y.transpose(1, 2, 0, 3).reshape(height, width * batch, filters)
+    rows = y.transpose(1, 2, 0, 3).reshape(height, parts, -1, filters)
 
     def forward(params: Tensors) -> None:
         fill()
-        np.matmul(fields.swapaxes(1, 2), params["weight"].reshape(-1, filters), out=rows)
+        np.matmul(fields.swapaxes(2, 3), params["weight"].reshape(-1, filters), out=rows)
 
     def prepare_backward(dy: Array, need_dx: bool) -> tuple[Array | None, Backward]:
-        drows, tidy = in_rows(dy, scratch)
-        products = scratch.array("products", (height, fields.shape[1], filters), x.dtype)
+        whole, tidy = in_one_piece(dy, (height, width), scratch)
+        drows = whole.reshape(height, parts, -1, filters)
+        products = scratch.array("products", (height * parts, fields.shape[2], filters), x.dtype)
         back = prepare(dy, (*weight[:2], filters, weight[2]), scratch) if need_dx else None
 
         def backward(params: Tensors, grads: Mapping[str, Any]) -> None:
             tidy()
-            np.matmul(fields, drows, out=products)
+            np.matmul(fields, drows, out=products.reshape(height, parts, -1, filters))
             np.add.reduce(products, axis=0, out=grads["weight"].reshape(-1, filters))
             if back:
                 back.forward({"weight": params["turned"]})
@@ -85,14 +87,13 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
     return Prepared(y, forward, prepare_backward)
 
 
-def in_rows(dy: Array, scratch: Workspace) -> tuple[Array, Callable[[], None]]:
-    """Return dy (B, H, W, O) as (H, W*B, O), and a function to call before it is read."""
-    batch, height, width, filters = dy.shape
-    beside = dy.transpose(1, 2, 0, 3)
-    if beside.flags.c_contiguous:
-        return beside.reshape(height, width * batch, filters), lambda: None
-    tidy = scratch.array("tidy", beside.shape, dy.dtype)
-    return tidy.reshape(height, width * batch, filters), lambda: np.copyto(tidy, beside)
+def in_one_piece(x: Array, size: tuple[int, int], scratch: Workspace) -> tuple[Array, Callable[[], None]]:
+    """Return x (B, H, W, C) as (*size, B, C), contiguous, with zeros beyond the picture; and what is to fill it."""
+    beside = x.transpose(1, 2, 0, 3)
+    if beside.shape[:2] == size and beside.flags.c_contiguous:
+        return beside, lambda: None
+    whole = scratch.array("whole", (*size, *beside.shape[2:]), x.dtype)
+    return whole, lambda: fill_inside(whole, beside, 0, 0)
 
 
 def fill_inside(whole: Array, x: Array, top: int, left: int) -> None:
@@ -106,18 +107,28 @@ def fill_inside(whole: Array, x: Array, top: int, left: int) -> None:
 
 
 def _fields(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None) -> tuple[Array, Callable[[], None]]:
-    """Return the receptive fields (H, kh*kw*C, W*B), an overlapping view, and the function that fills them."""
-    (batch, height, width, channels), (kh, kw) = x.shape, weight[:2]
-    high, wide = height + kh - 1, width + kw - 1
-    padded = scratch.array("padded", (high, channels, wide, batch), x.dtype)
+    """Return the receptive fields (H, parts, kh*kw*C, W*B / parts), an overlapping view, and what is to fill them."""
+    (batch, height, width, channels), (kh, kw, _, filters) = x.shape, weight
+    padded = scratch.array("padded", (height + kh - 1, channels, width + kw - 1, batch), x.dtype)
     row, channel, column, sample = padded.strides
-    written = (kept or scratch).array("fields", (high, kw, channels, width, batch), x.dtype)
+    written = (kept or scratch).array("fields", (len(padded), kw, channels, width, batch), x.dtype)
     shifted = as_strided(padded, written.shape, (row, column, channel, column, sample), writeable=False)
-    shape = (height, kh * kw * channels, width * batch)
-    fields = as_strided(written, shape, (written.strides[0], written.strides[2], x.itemsize), writeable=False)
+    depth, along = kh * kw * channels, _part(width, kh * kw * channels * filters * batch) * batch
+    row, _, line, *_ = written.strides
+    shape, strides = (height, width * batch // along, depth, along), (row, along * x.itemsize, line, x.itemsize)
+    fields = as_strided(written, shape, strides, writeable=False)
 
     def fill() -> None:
         fill_inside(padded.swapaxes(1, 2), x.transpose(1, 2, 3, 0), kh // 2, kw // 2)
         written[...] = shifted
 
     return fields, fill
+
+
+def _part(width: int, multiplications: int) -> int:
+    """Return how many places of a row one product takes, which has so many multiplications for each: all or a few.
+
+    As many as divide the row and make a small product, where OpenBLAS has those.
+    """
+    small = [n for n in range(1, width) if width % n == 0 and n * multiplications <= small_product()]
+    return width if width * multiplications <= small_product() else max(small, default=width)

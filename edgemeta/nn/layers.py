@@ -87,12 +87,13 @@ class Bias:
             np.add(beside, each, out=sums)
 
         def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
-            rows, tidy = conv.in_rows(dy, scratch)
-            ones = np.ones(rows[..., 0].size, dy.dtype)
+            whole, tidy = conv.in_one_piece(dy, dy.shape[1:3], scratch)
+            rows = whole.reshape(-1, dy.shape[3])
+            ones = np.ones(len(rows), dy.dtype)
 
             def backward(_: Tensors, grads: Any) -> None:
                 tidy()
-                np.matmul(ones, rows.reshape(-1, rows.shape[2]), out=grads["bias"])  # ten times as fast as np.sum
+                np.matmul(ones, rows, out=grads["bias"])  # ten times as fast as np.sum
 
             return dy, backward
 

@@ -8,8 +8,6 @@ gradient, and they are summed in order, so that the bits do not depend on who wo
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from edgemeta.nn.conv import Array, Backward, Prepared, Tensors
 from edgemeta.nn.layers import Bias, Conv2d, Layer, MaxPool2d, Method, ReLU
 from edgemeta.nn.layout import Layout, Shape

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from edgemeta.nn.conv import Backward, Prepared, Tensors, fill_inside
+from edgemeta.nn.conv import Backward, Prepared, Tensors, fill_inside, in_one_piece
 from edgemeta.nn.cooktoom import TILE, Array, transforms
 from edgemeta.nn.layout import Shape
 from edgemeta.nn.workspace import Workspace
@@ -76,7 +76,10 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
     lines = scratch.array("lines", (size, down, right, TILE, batch * filters), x.dtype)
     y = scratch.result((batch, TILE * down, TILE * right, filters), x.dtype)
     windows, rows_by_tile = _windows(padded.reshape(len(padded), -1), down, size), rows.reshape(size, down, -1)
-    lines_by_tile, y_by_tile = lines.reshape(size, down, right, -1).transpose(1, 2, 0, 3), _in_tiles(y, down, right)
+    lines_by_tile, y_by_tile = (
+        lines.reshape(size, down, right, -1).transpose(1, 2, 0, 3),
+        _in_tiles(y.transpose(1, 2, 0, 3), down, right),
+    )
     bands = []
     for band in (slice(i, min(i + high, size)) for i in range(0, size, high)):
         products = m[: band.stop - band.start]
@@ -95,12 +98,12 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
         np.matmul(a.T, lines_by_tile, out=y_by_tile)
 
     def prepare_backward(dy: Array, need_dx: bool) -> tuple[Array | None, Backward]:
-        whole, fill = _whole_tiles(dy, y.shape, scratch)
+        whole, tidy = in_one_piece(dy, (TILE * down, TILE * right), scratch)
         dy_by_tile = _in_tiles(whole, down, right)
         dx, add_band, add_rows = _prepare_input_gradient(x, m, scratch, kernel) if need_dx else (None, None, None)
 
         def backward(params: Tensors, grads: Mapping[str, Any]) -> None:
-            fill()
+            tidy()
             np.matmul(a, dy_by_tile, out=lines_by_tile)
             for band, v_band, _, _, products, by_tile in bands:
                 np.matmul(a, lines[band], out=by_tile)
@@ -134,7 +137,7 @@ def _prepare_input_gradient(
     dv_by_place = dv[:, 1:-1].swapaxes(1, 2)
     dv_tiles = _with_neighbours(dv.reshape(high, right + 2, size, down, n).transpose(3, 0, 1, 2, 4))
     row_tiles = _with_neighbours(rows.reshape(down + 2, size, right, -1).transpose(2, 0, 1, 3))
-    dx_by_tile = _in_tiles(dx, down, right).swapaxes(0, 1)
+    dx_by_tile = _in_tiles(dx.transpose(1, 2, 0, 3), down, right).swapaxes(0, 1)
 
     def add_band(band: slice, across: Array) -> None:
         """rows = dV B, summed where tiles beside each other overlap, of dV = Q U^T."""
@@ -154,15 +157,6 @@ def _prepare_input_gradient(
     return dx[:, :height, :width], add_band, add_rows
 
 
-def _whole_tiles(dy: Array, shape: Shape, scratch: Workspace) -> tuple[Array, Callable[[], None]]:
-    """Return dy (B, H, W, O) with zeros up to `shape`, in the order of `Workspace.samples`, and what is to fill it."""
-    beside = dy.transpose(1, 2, 0, 3)
-    if dy.shape == shape and beside.flags.c_contiguous:
-        return dy, lambda: None
-    whole = scratch.array("padded", (*shape[1:3], shape[0], shape[3]), dy.dtype)
-    return whole.transpose(2, 0, 1, 3), lambda: fill_inside(whole, beside, 0, 0)
-
-
 def _along_both(matrix: Array, x: Array, y: Array, scratch: Workspace) -> None:
     """y = matrix x matrix^T. x: (k, k, ...); matrix: (a, k); y: (a, a, ...), written."""
     half = scratch.array("half", (len(matrix), x.shape[1], x[0, 0].size), x.dtype)
@@ -177,8 +171,8 @@ def _by_tile(products: Array, down: int, right: int) -> Array:
 
 
 def _in_tiles(y: Array, down: int, right: int) -> Array:
-    """Return a picture (B, 4 down, 4 right, O) as (down, right, 4 rows, 4 N), a row of a tile in one piece; a view."""
-    return y.transpose(1, 2, 0, 3).reshape(down, TILE, right, -1).swapaxes(1, 2)
+    """Return pictures (4 down, 4 right, B, O) as (down, right, 4 rows, 4 N), a row of a tile in one piece; a view."""
+    return y.reshape(down, TILE, right, -1).swapaxes(1, 2)
 
 
 def _windows(x: Array, count: int, size: int) -> Array:
