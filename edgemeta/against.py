@@ -1,7 +1,7 @@
 """edgemeta beside PyTorch on this machine: `edgemeta bench --against torch`.
 
 Both run in processes of their own with the same number of threads, and take turns within each row, so that a busy
-moment hits both. Each row's figures are medians. To see what a processor without AVX-512 would make of it, set
+moment hits both. Each row's figures are medians over several such pairs of processes. To see what a processor without AVX-512 would make of it, set
 OPENBLAS_CORETYPE=Haswell for edgemeta, and ONEDNN_MAX_CPU_ISA=AVX2 and MKL_ENABLE_INSTRUCTIONS=AVX2 for PyTorch.
 """
 
@@ -22,7 +22,8 @@ from edgemeta.bench import blas
 from edgemeta.contenders import LIBRARIES, Work
 from edgemeta.errors import InputError
 
-ROUNDS = 12  # turns of each library in a row
+PAIRS = 4  # processes of each library for a row: where its memory comes to lie makes one process faster than another
+ROUNDS = 5  # turns of each process
 TURN_MS = 100  # how long a turn takes, about: several steps, so that caches are warm, and short beside a busy moment
 QUIET = 0.3  # load before the start, up to which the machine was ours
 BUSY = (
@@ -107,17 +108,18 @@ def _compared(row: Row) -> dict[str, Any]:
     works = {"edgemeta": row.ours, "torch": row.theirs or row.ours}
     wall: dict[str, list[float]] = {name: [] for name in works}
     cpu: dict[str, list[float]] = {name: [] for name in works}
-    with ExitStack() as stack:
-        asks = {name: stack.enter_context(_contender(name, work.threads)) for name, work in works.items()}
-        times = {}
-        for name, ask in asks.items():
-            ask(works[name], 3)
-            times[name] = max(1, round(TURN_MS / 1000 / median(ask(works[name], 5)["wall_s"])))
-        for _ in range(ROUNDS):
+    for _ in range(PAIRS):
+        with ExitStack() as stack:
+            asks = {name: stack.enter_context(_contender(name, work.threads)) for name, work in works.items()}
+            times = {}
             for name, ask in asks.items():
-                answer = ask(works[name], times[name])
-                wall[name] += answer["wall_s"]
-                cpu[name] += answer["cpu_s"]
+                ask(works[name], 3)
+                times[name] = max(1, round(TURN_MS / 1000 / median(ask(works[name], 5)["wall_s"])))
+            for _ in range(ROUNDS):
+                for name, ask in asks.items():
+                    answer = ask(works[name], times[name])
+                    wall[name] += answer["wall_s"]
+                    cpu[name] += answer["cpu_s"]
     ours, theirs = median(wall["edgemeta"]), median(wall["torch"])
     return {
         **{"title": row.title, "unit": "ms", "target": row.target, "measured": ours / theirs},

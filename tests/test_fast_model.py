@@ -221,7 +221,7 @@ def test_a_step_makes_no_more_products_than_it_needs_and_no_views(monkeypatch: p
     model.loss_and_grad(theta, x, y, workspace)
     plain, tiles, biases = 1 + 1, (1 + 8 * 3 + 1) + (1 + 8 * 4 + 1), 2  # of each chunk
     weights = 2 + 2  # to the working form of the tiles, and back
-    dense = (4096 // 1024 + 2 * 4096 // 256) + (1 + 2 * 512 // 256)
+    dense = (4096 // 1024 + 2 * 4096 // 512) + (1 + 2)
     assert calls == {"matmul": 2 * (plain + tiles + biases) + weights + dense, "as_strided": 0}
 
 

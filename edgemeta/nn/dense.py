@@ -19,7 +19,7 @@ from edgemeta.nn.conv import Array, Backward, Prepared, Tensors
 from edgemeta.nn.update import Descent
 from edgemeta.nn.workspace import Workspace
 
-FORWARD, BACKWARD = 1024, 256  # rows of a piece: forward, each piece adds to the sums that are to be made
+FORWARD, BACKWARD = 1024, 512  # rows of a piece: forward, each piece adds to the sums that are to be made
 
 
 def prepare(x: Array, units: int, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
