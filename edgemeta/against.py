@@ -1,8 +1,9 @@
 """edgemeta beside PyTorch on this machine: `edgemeta bench --against torch`.
 
 Both run in processes of their own with the same number of threads, and take turns within each row, so that a busy
-moment hits both. Each row's figures are medians over several such pairs of processes. To see what a processor without AVX-512 would make of it, set
-OPENBLAS_CORETYPE=Haswell for edgemeta, and ONEDNN_MAX_CPU_ISA=AVX2 and MKL_ENABLE_INSTRUCTIONS=AVX2 for PyTorch.
+moment hits both. Each row's figures are medians over several such pairs of processes. To see what a processor without
+AVX-512 would make of it, set OPENBLAS_CORETYPE=Haswell for edgemeta, and ONEDNN_MAX_CPU_ISA=AVX2 and
+MKL_ENABLE_INSTRUCTIONS=AVX2 for PyTorch.
 """
 
 import importlib.util
