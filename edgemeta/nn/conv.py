@@ -20,12 +20,14 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from edgemeta.nn.blas import small_product
 from edgemeta.nn.layout import Shape
 from edgemeta.nn.workspace import Workspace
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
+# Multiplications in one product: so few that it stays in the cache, and that OpenBLAS, where it has code for small
+# matrices (`edgemeta.nn.blas.small_product`), does it without packing them.
+PRODUCT = 10**6
 Backward = Callable[[Tensors, Mapping[str, Any]], None]
 
 
@@ -126,9 +128,6 @@ def _fields(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None)
 
 
 def _part(width: int, multiplications: int) -> int:
-    """Return how many places of a row one product takes, which has so many multiplications for each: all or a few.
-
-    As many as divide the row and make a small product, where OpenBLAS has those.
-    """
-    small = [n for n in range(1, width) if width % n == 0 and n * multiplications <= small_product()]
-    return width if width * multiplications <= small_product() else max(small, default=width)
+    """Return how many places of a row one product takes, which has so many multiplications for each place."""
+    divisors = [n for n in range(1, width + 1) if width % n == 0]
+    return max([n for n in divisors if n * multiplications <= PRODUCT], default=1)
