@@ -26,7 +26,7 @@ from edgemeta.nn import (
     subtract_scaled,
     tiled,
 )
-from edgemeta.nn.plan import CHUNK
+from edgemeta.nn.plan import CHUNK_SAMPLES
 from edgemeta.nn.workspace import PLANS
 
 SMOOTH: list[Layer] = [Conv2d(6, 5), Conv2d(7, 3), Conv2d(5, 1), Flatten(), Dense(8), Dense(4)]  # no kink anywhere
@@ -48,7 +48,7 @@ def batch(size: int, shape: tuple[int, ...], classes: int, seed: int = 0) -> tup
     return rng.standard_normal((size, *shape), np.float32), rng.integers(0, classes, size)
 
 
-@pytest.mark.parametrize("size", [1, CHUNK + 3])
+@pytest.mark.parametrize("size", [1, CHUNK_SAMPLES + 3])
 def test_without_kinks_float32_agrees_with_float64(size: int) -> None:
     """Within 2e-5 of the gradient's length; the plain convolutions take the float64 side."""
     model = Model(SMOOTH, (13, 18, 2))
@@ -123,7 +123,7 @@ def test_the_outputs_are_those_of_the_layers_one_by_one(shape: tuple[int, ...]) 
     assert model.forward(theta, x).tobytes() == h.tobytes()
 
 
-@pytest.mark.parametrize("size", [1, CHUNK, 3 * CHUNK - 5])
+@pytest.mark.parametrize("size", [1, CHUNK_SAMPLES, 3 * CHUNK_SAMPLES - 5])
 def test_any_number_of_threads_gives_the_same_bits(size: int) -> None:
     for model in (Model(USERS, (9, 14, 2)), build("cnn-small", (16, 16, 3), 3), build("mlp", (40,), 3)):
         theta, (x, y) = model.init(6), batch(size, model.input_shape, 3)
@@ -133,6 +133,13 @@ def test_any_number_of_threads_gives_the_same_bits(size: int) -> None:
             loss, gradient = model.loss_and_grad(theta, x, y, workspace)
             bits.add((loss, gradient.tobytes(), model.forward(theta, x, workspace).tobytes()))
         assert len(bits) == 1
+
+
+def test_a_chunk_is_what_stays_near_the_processor() -> None:
+    assert build("cnn", (32, 32, 3), 10).chunk == 8  # 32 x 32 x 32 numbers a sample, and room for 2**18
+    assert build("cnn-small", (32, 32, 3), 10).chunk == 16
+    assert build("cnn", (512, 512, 3), 10).chunk == 1
+    assert build("cnn-small", (8, 8, 1), 10).chunk == 32
 
 
 def test_an_error_on_a_thread_is_the_callers() -> None:
@@ -157,7 +164,7 @@ def test_an_error_on_a_thread_is_the_callers() -> None:
 def test_threads_after_a_fork() -> None:
     model = build("cnn-small", (8, 8, 1), 2)
     model.threads = 2
-    theta, (x, y) = model.init(0), batch(2 * CHUNK, (8, 8, 1), 2)
+    theta, (x, y) = model.init(0), batch(2 * model.chunk, (8, 8, 1), 2)
     expected = model.loss_and_grad(theta, x, y)[1].tobytes()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads around: what is tested
@@ -194,13 +201,13 @@ def peak_kb(model: Model, size: int) -> float:
 def test_a_step_allocates_next_to_nothing() -> None:
     """What NumPy takes to convert masks, and nothing that grows: the first activations would be 128 kB a sample."""
     model = build("cnn", (32, 32, 3), 10)
-    small, large = peak_kb(model, 2 * CHUNK), peak_kb(model, 6 * CHUNK)
+    small, large = peak_kb(model, 4 * model.chunk), peak_kb(model, 12 * model.chunk)
     assert small < 100
-    assert (large - small) / (4 * CHUNK) < 0.5
+    assert (large - small) / (8 * model.chunk) < 0.5
 
 
 def test_a_step_makes_no_more_products_than_it_needs_and_no_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the modules say, with 8 bands of tiles in a chunk; a second step finds every view made."""
+    """As the modules say, with 4 bands of tiles in a chunk; a second step finds every view made."""
     calls = {"matmul": 0, "as_strided": 0}
 
     def counted(name: str, function: Any) -> Any:
@@ -211,7 +218,7 @@ def test_a_step_makes_no_more_products_than_it_needs_and_no_views(monkeypatch: p
         return count
 
     model, workspace = build("cnn", (32, 32, 3), 10), Workspace()
-    theta, (x, y) = model.init(0), batch(2 * CHUNK, (32, 32, 3), 10)
+    theta, (x, y) = model.init(0), batch(2 * model.chunk, (32, 32, 3), 10)
     for module in (conv, tiled):
         monkeypatch.setattr(module, "as_strided", counted("as_strided", module.as_strided))
     monkeypatch.setattr(np, "matmul", counted("matmul", np.matmul))
@@ -219,14 +226,14 @@ def test_a_step_makes_no_more_products_than_it_needs_and_no_views(monkeypatch: p
     assert calls["as_strided"] > 0
     calls.update(matmul=0, as_strided=0)
     model.loss_and_grad(theta, x, y, workspace)
-    plain, tiles, biases = 1 + 1, (1 + 8 * 3 + 1) + (1 + 8 * 4 + 1), 2  # of each chunk
+    plain, tiles, biases = 1 + 1, (1 + 4 * 3 + 1) + (1 + 4 * 4 + 1), 2  # of each chunk
     weights = 2 + 2  # to the working form of the tiles, and back
     dense = (4096 // 1024 + 2 * 4096 // 512) + (1 + 2)
     assert calls == {"matmul": 2 * (plain + tiles + biases) + weights + dense, "as_strided": 0}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [1, CHUNK + 3])
+@pytest.mark.parametrize("size", [1, CHUNK_SAMPLES + 3])
 def test_a_descent_is_the_gradient_and_a_subtraction_to_the_bit(size: int, dtype: type) -> None:
     for model in (Model(USERS, (9, 14, 2)), build("cnn-small", (16, 16, 3), 3), Model([Dense(600), Dense(3)], (1030,))):
         theta, (x, y) = model.init(8).astype(dtype), batch(size, model.input_shape, 3)

@@ -14,7 +14,6 @@ from edgemeta.nn import Model
 VECTORS = 6  # of the network's size that a step has at once: parameters, gradients, velocity, the task as it came
 OF_A_BATCH = 3  # times the outputs of all layers: for the backward pass, with its scratch
 OF_A_CHUNK = 5  # the same, of a thread's scratch
-CHUNK = 16  # samples that a thread has at once
 ALWAYS_MB = 8.0
 
 
@@ -29,7 +28,7 @@ def needed_mb(network: Model, batch_size: int, samples: int) -> float:
         shape, _ = layer.shapes(shape)
         outputs += math.prod(shape)
     values = VECTORS * network.layout.size + OF_A_BATCH * batch_size * outputs
-    values += OF_A_CHUNK * (network.threads - 1) * CHUNK * outputs
+    values += OF_A_CHUNK * (network.threads - 1) * network.chunk * outputs
     sample_bytes = math.prod(network.input_shape) * (1 if len(network.input_shape) == 3 else 4)
     return ALWAYS_MB + (4 * values + sample_bytes * samples) / 2**20
 

@@ -14,7 +14,7 @@ from edgemeta.nn.blas import note_threads
 from edgemeta.nn.layers import LAYERS, Dense, Layer
 from edgemeta.nn.layout import Layout, Shape, Vector
 from edgemeta.nn.losses import LOSSES
-from edgemeta.nn.plan import Gradients, Network, Plan, Step, pool_first
+from edgemeta.nn.plan import Gradients, Network, Plan, Step, chunk_samples, pool_first
 from edgemeta.nn.update import Descent
 from edgemeta.nn.workspace import MAX_THREADS, Workspace
 
@@ -47,7 +47,7 @@ class Model:
     the batch's axis. loss: "cross-entropy" (integer labels) or "mse". The dtype of theta decides the dtype of the
     work: float32, or float64 for checks. threads: how many share the work; any number gives the same bits. NumPy's
     BLAS should then have one thread (OPENBLAS_NUM_THREADS=1 before NumPy is imported).
-    How it runs is in `edgemeta.nn.plan`.
+    How it runs is in `edgemeta.nn.plan`; chunk: how many samples a thread takes at once.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Model:
         steps: list[Step] = []
         entries: list[tuple[str, Shape]] = []
         shape, seen = self.input_shape, Counter[str]()
-        head, between = 0, self.input_shape  # how many layers come before the pictures are flattened, and what is left
+        head, pictures = 0, [self.input_shape]  # how many layers come before the pictures are flattened, and those
         for layer in self.layers:
             shape, tensors = layer.shapes(shape)
             seen[layer.prefix] += 1
@@ -76,13 +76,16 @@ class Model:
             steps.append((layer, keys))
             entries += [(keys[tensor], size) for tensor, size in tensors.items()]
             if len(shape) == 3:
-                head, between = len(steps), shape
+                head, pictures = len(steps), [*pictures, shape]
         if len(shape) != 1 or not entries:
             raise InputError(
                 f"a network must end in one axis of outputs and have weights: this one ends in shape {shape}"
             )
         self.outputs, self.layout = shape[0], Layout(tuple(entries))
-        self._network = Network(pool_first(steps[:head]), steps[head:], self.input_shape, between, dict(entries))
+        self.chunk = chunk_samples(pictures)
+        self._network = Network(
+            pool_first(steps[:head]), steps[head:], self.input_shape, pictures[-1], dict(entries), self.chunk
+        )
         self._dense = {keys["weight"] for layer, keys in steps if isinstance(layer, Dense)}
         note_threads()
 
