@@ -10,33 +10,21 @@ overlapping view shows them as a matrix for each row h of the output, with T = W
     dx          = dy convolved with the kernel turned by 180 degrees, as each input pixel fed the outputs around it
 
 Like each way to convolve, it is four functions: `form` and `lift` say in which form it takes the weights, `lower` takes
-a gradient in that form back to the weights' own, and `prepare` does the work (see `edgemeta.nn.layers`).
+a gradient in that form back to the weights' own, and `prepare` does the work (see `edgemeta.nn.prepared`).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from numpy.typing import NDArray
 
 from edgemeta.nn.layout import Shape
-from edgemeta.nn.workspace import Workspace
+from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
+from edgemeta.nn.workspace import Workspace, fill_inside, in_one_piece
 
-Array = NDArray[Any]
-Tensors = Mapping[str, Array]
 # Multiplications in one product: so few that it stays in the cache, and that OpenBLAS, where it has code for small
 # matrices (`edgemeta.nn.blas.small_product`), does it without packing them.
 PRODUCT = 10**6
-Backward = Callable[[Tensors, Mapping[str, Any]], None]
-
-
-class Prepared(NamedTuple):
-    """What `prepare` returns: see `edgemeta.nn.layers`."""
-
-    y: Array
-    forward: Callable[[Tensors], None]
-    prepare_backward: Callable[[Array, bool], tuple[Array | None, Backward]]
 
 
 def form(weight: Shape) -> Shape:
@@ -77,7 +65,7 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
         products = scratch.array("products", (height * parts, fields.shape[2], filters), x.dtype)
         back = prepare(dy, (*weight[:2], filters, weight[2]), scratch) if need_dx else None
 
-        def backward(params: Tensors, grads: Mapping[str, Any]) -> None:
+        def backward(params: Tensors, grads: Gradients) -> None:
             tidy()
             np.matmul(fields, drows, out=products.reshape(height, parts, -1, filters))
             np.add.reduce(products, axis=0, out=grads["weight"].reshape(-1, filters))
@@ -87,25 +75,6 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
         return back and back.y, backward
 
     return Prepared(y, forward, prepare_backward)
-
-
-def in_one_piece(x: Array, size: tuple[int, int], scratch: Workspace) -> tuple[Array, Callable[[], None]]:
-    """Return x (B, H, W, C) as (*size, B, C), contiguous, with zeros beyond the picture; and what is to fill it."""
-    beside = x.transpose(1, 2, 0, 3)
-    if beside.shape[:2] == size and beside.flags.c_contiguous:
-        return beside, lambda: None
-    whole = scratch.array("whole", (*size, *beside.shape[2:]), x.dtype)
-    return whole, lambda: fill_inside(whole, beside, 0, 0)
-
-
-def fill_inside(whole: Array, x: Array, top: int, left: int) -> None:
-    """Write x (H, W, ...) into `whole`, behind so many rows and columns, and zeros around it."""
-    bottom, right = top + x.shape[0], left + x.shape[1]
-    whole[:top] = 0
-    whole[bottom:] = 0
-    whole[top:bottom, :left] = 0
-    whole[top:bottom, right:] = 0
-    whole[top:bottom, left:right] = x
 
 
 def _fields(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None) -> tuple[Array, Callable[[], None]]:

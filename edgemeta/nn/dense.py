@@ -9,13 +9,10 @@ stay in the cache from one product to the other, and on to its step when a `Desc
 which then never exists as a whole.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from edgemeta.nn.blas import small_product
-from edgemeta.nn.conv import Array, Backward, Prepared, Tensors
+from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
 from edgemeta.nn.update import Descent
 from edgemeta.nn.workspace import Workspace
 
@@ -23,7 +20,7 @@ FORWARD, BACKWARD = 1024, 512  # rows of a piece: forward, each piece adds to th
 
 
 def prepare(x: Array, units: int, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
-    """Prepare to map x: (B, D) to (B, units); see `edgemeta.nn.layers`."""
+    """Prepare to map x: (B, D) to (B, units); see `edgemeta.nn.prepared`."""
     batch, inputs = x.shape
     few = _rows_of_a_small_product(batch, units)
     rows = few if few >= 64 else FORWARD  # below 64, summing the products takes longer than they save
@@ -61,7 +58,7 @@ def prepare(x: Array, units: int, scratch: Workspace, kept: Workspace | None = N
             if isinstance(dweight, Descent):
                 dweight.step(piece, part)
 
-        def backward(params: Tensors, grads: Mapping[str, Any]) -> None:
+        def backward(params: Tensors, grads: Gradients) -> None:
             across[...] = dy.T  # W dy^T takes two thirds of the time of dy W^T
             scratch.each(lambda i: differentiate(i, params["weight"], grads["weight"]), len(pieces))
             np.sum(dy, axis=0, out=grads["bias"])

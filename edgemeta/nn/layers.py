@@ -1,14 +1,5 @@
-"""The layers: each is a frozen record of its settings, prepared once for where its input lies and then run many times.
+"""The layers: each is a frozen record of its settings, which can be prepared to work (`edgemeta.nn.prepared`).
 
-    y, forward, prepare_backward = layer.prepare(x, scratch, kept)
-    dx, backward = prepare_backward(dy, need_dx)
-    forward(params)             reads x and writes y
-    backward(params, grads)     reads dy, writes dx (None unless need_dx) and each gradient once
-
-x, y, dy and dx are places in memory, which stay where they are; `params` and `grads` map the layer's own tensor names
-("weight", "bias") to views of the flat vectors. The closures are the cache: there is no state in a layer.
-`scratch` is written over by the next layer, which alone reads y or dx; what the backward pass needs of the forward one
-lies in `kept`, which is this layer's own, or None when no backward pass will come.
 Shapes: B batch, H height, W width, C channels in, O channels or units out. Pictures are (B, H, W, C).
 """
 
@@ -20,10 +11,10 @@ import numpy as np
 
 from edgemeta.errors import InputError
 from edgemeta.nn import conv, dense, tiled
-from edgemeta.nn.conv import Array, Backward, Prepared, Tensors
 from edgemeta.nn.cooktoom import KERNELS, TILE
 from edgemeta.nn.layout import Shape
-from edgemeta.nn.workspace import Workspace
+from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
+from edgemeta.nn.workspace import Workspace, in_one_piece
 
 TILED_FROM = 32  # numbers in a row of a receptive field, below which tiles of 4x4 do not pay
 
@@ -87,11 +78,11 @@ class Bias:
             np.add(beside, each, out=sums)
 
         def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
-            whole, tidy = conv.in_one_piece(dy, dy.shape[1:3], scratch)
+            whole, tidy = in_one_piece(dy, dy.shape[1:3], scratch)
             rows = whole.reshape(-1, dy.shape[3])
             ones = np.ones(len(rows), dy.dtype)
 
-            def backward(_: Tensors, grads: Any) -> None:
+            def backward(_: Tensors, grads: Gradients) -> None:
                 tidy()
                 np.matmul(ones, rows, out=grads["bias"])  # ten times as fast as np.sum
 
@@ -134,7 +125,7 @@ class MaxPool2d:
             first, *others = self._positions(dx)
             gone, won = (scratch.samples(key, dy.shape, np.bool_) for key in ("gone", "won"))
 
-            def backward(_params: Tensors, _grads: Any) -> None:
+            def backward(_params: Tensors, _grads: Gradients) -> None:
                 if x.shape[1] % self.size or x.shape[2] % self.size:
                     dx.fill(0)  # what no tile covers
                 # From the last place to the first: whoever was larger than all before it takes the gradient, so that
@@ -182,7 +173,7 @@ class ReLU:
         def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
             dx = scratch.result(dy.shape, dy.dtype)
 
-            def backward(_params: Tensors, _grads: Any) -> None:
+            def backward(_params: Tensors, _grads: Gradients) -> None:
                 np.multiply(dy, positive, out=dx)
 
             return dx, backward
@@ -226,7 +217,7 @@ class Dense:
         return (self.units,), {"weight": (shape[0], self.units), "bias": (self.units,)}
 
     def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
-        """Map x: (B, D) to (B, units). In grads, a `Descent` may stand for the weights' gradient."""
+        """Map x: (B, D) to (B, units)."""
         return dense.prepare(x, self.units, scratch, kept)
 
 

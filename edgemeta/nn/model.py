@@ -7,18 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgemeta.errors import InputError
 from edgemeta.nn.blas import note_threads
 from edgemeta.nn.layers import LAYERS, Dense, Layer
 from edgemeta.nn.layout import Layout, Shape, Vector
 from edgemeta.nn.losses import LOSSES
-from edgemeta.nn.plan import Gradients, Network, Plan, Step, chunk_samples, pool_first
+from edgemeta.nn.plan import Network, Plan, Step, chunk_samples, pool_first
+from edgemeta.nn.prepared import Array, Gradients
 from edgemeta.nn.update import Descent
 from edgemeta.nn.workspace import MAX_THREADS, Workspace
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class Model:
         """Return the outputs (logits) of x: (B, *input_shape), as a new array (B, outputs)."""
         if not len(x):
             return np.empty((0, self.outputs), theta.dtype)
-        return self._run(theta, x, workspace, keep=False)[0].copy()
+        return self._run(theta, x, workspace or Workspace(), keep=False)[0].copy()
 
     def loss_and_grad(
         self, theta: Vector, x: Array, y: Array, workspace: Workspace | None = None, out: Vector | None = None
@@ -164,18 +162,18 @@ class Model:
             raise InputError(
                 f"a batch of {len(x)} samples with {len(y)} labels: expected as many labels, and one or more"
             )
-        outputs, backward = self._run(theta, x, workspace, keep=True)
+        space = workspace or Workspace()  # held until the backward pass is over
+        outputs, backward = self._run(theta, x, space, keep=True)
         loss, doutputs = LOSSES[self.loss](outputs, y)
         backward(doutputs, grads)
         return loss
 
     def _run(
-        self, theta: Vector, x: Array, workspace: Workspace | None, keep: bool
+        self, theta: Vector, x: Array, space: Workspace, keep: bool
     ) -> tuple[Array, Callable[[Array, Gradients], None]]:
         if x.shape[1:] != self.input_shape:
             raise InputError(f"samples of shape {x.shape[1:]}: this network takes {self.input_shape}")
         views = self.layout.views(theta)
-        space = workspace or Workspace()
         space.threads = self.threads
         plan = space.plan(
             (self, self.threads, len(x), theta.dtype, keep),

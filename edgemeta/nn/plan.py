@@ -9,13 +9,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from edgemeta.nn.conv import Array, Backward, Prepared, Tensors
 from edgemeta.nn.layers import Bias, Conv2d, Layer, MaxPool2d, Method, ReLU
 from edgemeta.nn.layout import Layout, Shape
+from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
 from edgemeta.nn.workspace import Workspace
 
 Step = tuple[Layer | Bias, dict[str, str]]  # a layer, and for each of its tensors' own names the name in the layout
-Gradients = Mapping[str, Any]  # arrays to write to, or for the weights of a dense layer a `Descent`
 # A chunk is as many samples as have so many numbers in their largest picture, a megabyte: it stays near the processor,
 # and is enough to outweigh what a call costs. It is 8 samples of cnn: a batch of 32 keeps a board's four cores busy.
 CHUNK_NUMBERS, CHUNK_SAMPLES = 1 << 18, 32

@@ -20,22 +20,36 @@ Five things make it fast in NumPy:
   input, into its border of zeros.
 - after the rows' transform the places (i, .) of a tile have nothing to do with each other until the rows of the output,
   so they are worked through in bands of i. M, Q and dV, four times as large as the pictures, never leave the cache.
-- all views are made beforehand, once: making them in each step would take a fifth of its time.
+- all views are made beforehand, once (`edgemeta.nn.prepared`).
 - everything that is not needed again lives in `scratch`, which the next layer writes over.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from edgemeta.nn.conv import Backward, Prepared, Tensors, fill_inside, in_one_piece
-from edgemeta.nn.cooktoom import TILE, Array, transforms
+from edgemeta.nn.cooktoom import TILE, transforms
 from edgemeta.nn.layout import Shape
-from edgemeta.nn.workspace import Workspace
+from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
+from edgemeta.nn.workspace import Workspace, fill_inside, in_one_piece
 
 BAND = 1 << 17  # numbers of M or Q that are worked through at once: half a megabyte, which stays in the cache
+
+
+class Band(NamedTuple):
+    """Some places (i, .) of the tiles, and the views that they are worked through with.
+
+    columns: windows into the transformed rows; v: of V; products: of M, and backward of Q; by_tile: the same by tile.
+    """
+
+    places: slice
+    columns: Array
+    v: Array
+    v_by_tile: Array
+    products: Array
+    products_by_tile: Array
 
 
 def form(weight: Shape) -> Shape:
@@ -75,26 +89,23 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
     m = scratch.array("M", (high, size, tiles, filters), x.dtype)  # of one band; in the backward pass Q
     lines = scratch.array("lines", (size, down, right, TILE, batch * filters), x.dtype)
     y = scratch.result((batch, TILE * down, TILE * right, filters), x.dtype)
-    windows, rows_by_tile = _windows(padded.reshape(len(padded), -1), down, size), rows.reshape(size, down, -1)
-    lines_by_tile, y_by_tile = (
-        lines.reshape(size, down, right, -1).transpose(1, 2, 0, 3),
-        _in_tiles(y.transpose(1, 2, 0, 3), down, right),
-    )
+    windows = _windows(padded.reshape(len(padded), -1), down, size)
+    rows_by_tile = rows.reshape(size, down, -1).swapaxes(0, 1)
+    lines_by_tile = lines.reshape(size, down, right, -1).transpose(1, 2, 0, 3)
+    y_by_tile = _in_tiles(y.transpose(1, 2, 0, 3), down, right)
     bands = []
-    for band in (slice(i, min(i + high, size)) for i in range(0, size, high)):
-        products = m[: band.stop - band.start]
-        by_tile = _by_tile(products, down, right)
-        bands.append(
-            (band, v[band], _by_tile(v[band], down, right), _windows(rows[band], right, size), products, by_tile)
-        )
+    for places in (slice(i, min(i + high, size)) for i in range(0, size, high)):
+        products, columns = m[: places.stop - places.start], _windows(rows[places], right, size)
+        by_tile = [_by_tile(array, down, right) for array in (v[places], products)]
+        bands.append(Band(places, columns, v[places], by_tile[0], products, by_tile[1]))
 
     def forward(params: Tensors) -> None:
         fill_inside(padded, x.transpose(1, 2, 0, 3), kernel // 2, kernel // 2)
-        np.matmul(b, windows, out=rows_by_tile.swapaxes(0, 1))
-        for band, v_band, v_by_tile, columns, products, by_tile in bands:
-            np.matmul(b, columns, out=v_by_tile)
-            np.matmul(v_band, params["weight"][band], out=products)
-            np.matmul(a.T, by_tile, out=lines[band])
+        np.matmul(b, windows, out=rows_by_tile)
+        for band in bands:
+            np.matmul(b, band.columns, out=band.v_by_tile)
+            np.matmul(band.v, params["weight"][band.places], out=band.products)
+            np.matmul(a.T, band.products_by_tile, out=lines[band.places])
         np.matmul(a.T, lines_by_tile, out=y_by_tile)
 
     def prepare_backward(dy: Array, need_dx: bool) -> tuple[Array | None, Backward]:
@@ -102,14 +113,14 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
         dy_by_tile = _in_tiles(whole, down, right)
         dx, add_band, add_rows = _prepare_input_gradient(x, m, scratch, kernel) if need_dx else (None, None, None)
 
-        def backward(params: Tensors, grads: Mapping[str, Any]) -> None:
+        def backward(params: Tensors, grads: Gradients) -> None:
             tidy()
             np.matmul(a, dy_by_tile, out=lines_by_tile)
-            for band, v_band, _, _, products, by_tile in bands:
-                np.matmul(a, lines[band], out=by_tile)
-                np.matmul(v_band.swapaxes(2, 3), products, out=grads["weight"][band])
+            for band in bands:
+                np.matmul(a, lines[band.places], out=band.products_by_tile)
+                np.matmul(band.v.swapaxes(2, 3), band.products, out=grads["weight"][band.places])
                 if add_band:
-                    add_band(band, params["across"])
+                    add_band(band.places, params["across"])
             if add_rows:
                 add_rows()
 
@@ -123,7 +134,7 @@ def _prepare_input_gradient(
 ) -> tuple[Array, Callable[[slice, Array], None], Callable[[], None]]:
     """Return dx and the functions that compute it: for each band of Q, then once at the end.
 
-    q: (high, a, tiles, O), where each band's Q is when its function is called with the band and the transposed U.
+    q: (high, a, tiles, O), where each band's Q is when its function is called, with its places and the transposed U.
     """
     batch, height, width, channels = x.shape
     overlap, n = transforms(kernel).overlap, batch * channels
@@ -139,14 +150,14 @@ def _prepare_input_gradient(
     row_tiles = _with_neighbours(rows.reshape(down + 2, size, right, -1).transpose(2, 0, 1, 3))
     dx_by_tile = _in_tiles(dx.transpose(1, 2, 0, 3), down, right).swapaxes(0, 1)
 
-    def add_band(band: slice, across: Array) -> None:
+    def add_band(places: slice, across: Array) -> None:
         """rows = dV B, summed where tiles beside each other overlap, of dV = Q U^T."""
-        many = band.stop - band.start
-        if not band.start:
+        many = places.stop - places.start
+        if not places.start:
             dv[:, 0] = 0
             dv[:, -1] = 0
-        np.matmul(q_by_column[:many], across[band, :, np.newaxis], out=dv_by_place[:many])
-        np.matmul(overlap, dv_tiles[:, :many], out=rows[1:-1, band])
+        np.matmul(q_by_column[:many], across[places, :, np.newaxis], out=dv_by_place[:many])
+        np.matmul(overlap, dv_tiles[:, :many], out=rows[1:-1, places])
 
     def add_rows() -> None:
         """dx = B^T rows, summed where tiles above each other overlap."""

@@ -120,6 +120,25 @@ class Workspace:
         return self.samples(("result", self._turn), shape, dtype)
 
 
+def in_one_piece(x: Array, size: tuple[int, int], scratch: Workspace) -> tuple[Array, Callable[[], None]]:
+    """Return x (B, H, W, C) as (*size, B, C), contiguous, with zeros beyond the picture; and what is to fill it."""
+    beside = x.transpose(1, 2, 0, 3)
+    if beside.shape[:2] == size and beside.flags.c_contiguous:
+        return beside, lambda: None
+    whole = scratch.array("whole", (*size, *beside.shape[2:]), x.dtype)
+    return whole, lambda: fill_inside(whole, beside, 0, 0)
+
+
+def fill_inside(whole: Array, x: Array, top: int, left: int) -> None:
+    """Write x (H, W, ...) into `whole`, behind so many rows and columns, and zeros around it."""
+    bottom, right = top + x.shape[0], left + x.shape[1]
+    whole[:top] = 0
+    whole[bottom:] = 0
+    whole[top:bottom, :left] = 0
+    whole[top:bottom, right:] = 0
+    whole[top:bottom, left:right] = x
+
+
 @cache
 def _pool(_process: int) -> ThreadPoolExecutor:
     """Return the process's pool, which starts threads as needed; a forked process has to make its own."""
