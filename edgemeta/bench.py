@@ -51,7 +51,11 @@ def measure(name: str = "cnn", batch: int = 32, threads: int = 1) -> dict[str, A
 
 
 def _convolutions(network: Model, batch: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the seconds of a step's convolutions, forward and backward, and of the same products by `np.matmul`."""
+    """Return the seconds of the plain convolutions, forward and backward, and of the same products by `np.matmul`.
+
+    Of as many samples as the network works on at once.
+    """
+    batch = min(batch, network.chunk)
     convolution_s = matmul_s = 0.0
     shape: tuple[int, ...] = network.input_shape
     for i, layer in enumerate(network.layers):

@@ -43,14 +43,3 @@ def test_by_hand() -> None:
     assert dweight.reshape(3, 3).tolist() == [[12, 21, 16], [27, 45, 33], [24, 39, 28]]
     # A pixel fed the one below it (not in the last row) once, and the one to its left (not in column 1) ten times.
     assert dx.reshape(3, 3).tolist() == [[1, 11, 11], [1, 11, 11], [0, 10, 10]]
-
-
-@pytest.mark.parametrize("product", [1, 800, 1100])
-def test_rows_cut_into_parts_change_nothing(product: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One, two and three places at once, of six; each has 3 * 3 * 2 * 4 * 5 = 360 multiplications."""
-    rng = np.random.default_rng(1)
-    x, weight, dy = (rng.standard_normal(size) for size in ((5, 4, 6, 2), (3, 3, 2, 4), (5, 4, 6, 4)))
-    whole = convolved(conv, [x, weight, dy])
-    monkeypatch.setattr(conv, "PRODUCT", product)
-    for cut, expected in zip(convolved(conv, [x, weight, dy]), whole, strict=True):
-        np.testing.assert_allclose(cut, expected, rtol=1e-12, atol=1e-12)

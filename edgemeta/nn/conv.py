@@ -22,10 +22,6 @@ from edgemeta.nn.layout import Shape
 from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
 from edgemeta.nn.workspace import Workspace, fill_inside, in_one_piece
 
-# Multiplications in one product: so few that it stays in the cache, and that OpenBLAS, where it has code for small
-# matrices (`edgemeta.nn.blas.small_product`), does it without packing them.
-PRODUCT = 10**6
-
 
 def form(weight: Shape) -> Shape:
     """Return the shape of the weights' working form, which is that of their gradient, too: here their own."""
@@ -51,23 +47,22 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
     """Prepare to convolve x: (B, H, W, C) with weights of this shape, (kh, kw, C, O), both kernel sizes odd."""
     (batch, height, width, _), filters = x.shape, weight[3]
     fields, fill = _fields(x, weight, scratch, kept)
-    parts = fields.shape[1]
     y = scratch.result((batch, height, width, filters), x.dtype)
-    rows = y.transpose(1, 2, 0, 3).reshape(height, parts, -1, filters)
+    rows = y.transpose(1, 2, 0, 3).reshape(height, width * batch, filters)
 
     def forward(params: Tensors) -> None:
         fill()
-        np.matmul(fields.swapaxes(2, 3), params["weight"].reshape(-1, filters), out=rows)
+        np.matmul(fields.swapaxes(1, 2), params["weight"].reshape(-1, filters), out=rows)
 
     def prepare_backward(dy: Array, need_dx: bool) -> tuple[Array | None, Backward]:
         whole, tidy = in_one_piece(dy, (height, width), scratch)
-        drows = whole.reshape(height, parts, -1, filters)
-        products = scratch.array("products", (height * parts, fields.shape[2], filters), x.dtype)
+        drows = whole.reshape(height, width * batch, filters)
+        products = scratch.array("products", (height, fields.shape[1], filters), x.dtype)
         back = prepare(dy, (*weight[:2], filters, weight[2]), scratch) if need_dx else None
 
         def backward(params: Tensors, grads: Gradients) -> None:
             tidy()
-            np.matmul(fields, drows, out=products.reshape(height, parts, -1, filters))
+            np.matmul(fields, drows, out=products)
             np.add.reduce(products, axis=0, out=grads["weight"].reshape(-1, filters))
             if back:
                 back.forward({"weight": params["turned"]})
@@ -78,25 +73,17 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
 
 
 def _fields(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None) -> tuple[Array, Callable[[], None]]:
-    """Return the receptive fields (H, parts, kh*kw*C, W*B / parts), an overlapping view, and what is to fill them."""
-    (batch, height, width, channels), (kh, kw, _, filters) = x.shape, weight
+    """Return the receptive fields (H, kh*kw*C, W*B), an overlapping view, and what is to fill them."""
+    (batch, height, width, channels), (kh, kw) = x.shape, weight[:2]
     padded = scratch.array("padded", (height + kh - 1, channels, width + kw - 1, batch), x.dtype)
     row, channel, column, sample = padded.strides
     written = (kept or scratch).array("fields", (len(padded), kw, channels, width, batch), x.dtype)
     shifted = as_strided(padded, written.shape, (row, column, channel, column, sample), writeable=False)
-    depth, along = kh * kw * channels, _part(width, kh * kw * channels * filters * batch) * batch
-    row, _, line, *_ = written.strides
-    shape, strides = (height, width * batch // along, depth, along), (row, along * x.itemsize, line, x.itemsize)
-    fields = as_strided(written, shape, strides, writeable=False)
+    shape, (row, _, line, *_) = (height, kh * kw * channels, width * batch), written.strides
+    fields = as_strided(written, shape, (row, line, x.itemsize), writeable=False)
 
     def fill() -> None:
         fill_inside(padded.swapaxes(1, 2), x.transpose(1, 2, 3, 0), kh // 2, kw // 2)
         written[...] = shifted
 
     return fields, fill
-
-
-def _part(width: int, multiplications: int) -> int:
-    """Return how many places of a row one product takes, which has so many multiplications for each place."""
-    divisors = [n for n in range(1, width + 1) if width % n == 0]
-    return max([n for n in divisors if n * multiplications <= PRODUCT], default=1)
