@@ -77,7 +77,7 @@ def _convolution(x: Any, weight: Any, dy: Any, need_dx: bool) -> Callable[[], No
     _, backward = prepared.prepare_backward(dy, need_dx)
 
     def run() -> None:
-        params = conv.lift(weight, need_dx, space)
+        params = conv.to_working(weight, need_dx, space)
         prepared.forward(params)
         backward(params, grads)
 

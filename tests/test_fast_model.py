@@ -23,6 +23,7 @@ from edgemeta.nn import (
     Workspace,
     build,
     conv,
+    plan,
     subtract_scaled,
     tiled,
 )
@@ -140,6 +141,50 @@ def test_a_chunk_is_what_stays_near_the_processor() -> None:
     assert build("cnn-small", (32, 32, 3), 10).chunk == 16
     assert build("cnn", (512, 512, 3), 10).chunk == 1
     assert build("cnn-small", (8, 8, 1), 10).chunk == 32
+
+
+def poison(space: Workspace) -> None:
+    for buffer in space._buffers.values():
+        buffer.fill(np.nan if buffer.dtype.kind == "f" else True)
+    for part in space._parts.values():
+        poison(part)
+
+
+def test_nothing_is_read_that_an_earlier_step_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "CHUNK_SAMPLES", 2)
+    for model in (Model(USERS, (9, 14, 2)), Model(SMOOTH, (13, 18, 2)), build("mlp", (4, 4, 1), 3)):
+        theta, workspace = model.init(9), Workspace()
+        for size in (5, 1, 4, 5):
+            x, y = batch(size, model.input_shape, 3, size)
+            poison(workspace)
+            got = model.loss_and_grad(theta, x, y, workspace)[1].tobytes()
+            assert got == model.loss_and_grad(theta, x, y)[1].tobytes()
+            poison(workspace)
+            assert model.forward(theta, x, workspace).tobytes() == model.forward(theta, x).tobytes()
+
+
+def test_a_network_that_begins_without_weights_computes_no_gradient_of_its_inputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls, matmul = 0, np.matmul
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return matmul(*args, **kwargs)
+
+    monkeypatch.setattr(np, "matmul", counted)
+    model, (x, y) = build("mlp", (4, 4, 1), 3), batch(5, (4, 4, 1), 3)
+    model.loss_and_grad(model.init(0), x, y)
+    assert calls == 3 * 3 - 1  # three layers: forward, for the weights, for the inputs; but not for the network's
+
+
+def test_threads_keep_to_the_callers_floating_point_settings() -> None:
+    model = build("cnn-small", (8, 8, 1), 3, threads=2)
+    x, y = batch(2 * model.chunk, (8, 8, 1), 3)
+    with np.errstate(over="ignore", invalid="ignore"):  # a warning would be an error here
+        loss, _ = model.loss_and_grad(model.init(0) * np.float32(1e30), x, y)
+    assert not np.isfinite(loss)
 
 
 def test_an_error_on_a_thread_is_the_callers() -> None:

@@ -6,9 +6,10 @@ A learner is a function
 
 `vectors` holds the participant's local copies, shared ones (they travel) and private ones (they stay on the device).
 `directions` names what is to be subtracted, times the outer rate, from which of them: a vector, which whoever takes the
-step may overwrite, or a gradient that is yet to be taken, `GradientAt`. `losses` are those of the gradients that are
-taken already and count as the step's. `workspace` is memory that the next step uses again, as a vector of the model's
-size is a tenth of what a small board has. The step itself is the same for all (`edgemeta.meta.local`).
+step may overwrite, or, for one of them at most, a gradient that is yet to be taken, `GradientAt`. `losses` are those of
+the gradients that are taken already and count as the step's. `workspace` is memory that the next step uses again, as a
+vector of the model's size is a tenth of what a small board has. The step itself is the same for all
+(`edgemeta.meta.local`).
 "Gradient" is said with care: the inner gradient adapts, the outer (meta-)gradient is what a learner returns.
 """
 

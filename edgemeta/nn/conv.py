@@ -9,8 +9,9 @@ overlapping view shows them as a matrix for each row h of the output, with T = W
     dweight     = sum over h of fields[h] @ dy[h]
     dx          = dy convolved with the kernel turned by 180 degrees, as each input pixel fed the outputs around it
 
-Like each way to convolve, it is four functions: `form` and `lift` say in which form it takes the weights, `lower` takes
-a gradient in that form back to the weights' own, and `prepare` does the work (see `edgemeta.nn.prepared`).
+Like each way to convolve, it is four functions: `working_shape` and
+`to_working` are of the form in which it takes the weights, `from_working` takes a gradient in that form back to the
+weights' own, and `prepare` does the work (see `edgemeta.nn.prepared`).
 """
 
 from collections.abc import Callable
@@ -23,12 +24,12 @@ from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
 from edgemeta.nn.workspace import Workspace, fill_inside, in_one_piece
 
 
-def form(weight: Shape) -> Shape:
+def working_shape(weight: Shape) -> Shape:
     """Return the shape of the weights' working form, which is that of their gradient, too: here their own."""
     return weight
 
 
-def lift(weight: Array, need_dx: bool, scratch: Workspace) -> Tensors:
+def to_working(weight: Array, need_dx: bool, scratch: Workspace) -> Tensors:
     """Return what `prepare`'s functions take for weights (kh, kw, C, O); need_dx: whether for the input's gradient."""
     if not need_dx:
         return {"weight": weight}
@@ -38,9 +39,9 @@ def lift(weight: Array, need_dx: bool, scratch: Workspace) -> Tensors:
     return {"weight": weight, "turned": turned}
 
 
-def lower(dlifted: Array, dweight: Array, _scratch: Workspace) -> None:
+def from_working(dworking: Array, dweight: Array, _scratch: Workspace) -> None:
     """Write the weights' gradient, given that of their working form."""
-    dweight[...] = dlifted
+    dweight[...] = dworking
 
 
 def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None = None) -> Prepared:

@@ -22,9 +22,9 @@ TILED_FROM = 32  # numbers in a row of a receptive field, below which tiles of 4
 class Method(Protocol):
     """A way to convolve: `edgemeta.nn.conv`, where these are explained, or `edgemeta.nn.tiled`."""
 
-    def form(self, weight: Shape, /) -> Shape: ...
-    def lift(self, weight: Array, need_dx: bool, scratch: Workspace, /) -> Tensors: ...
-    def lower(self, dlifted: Array, dweight: Array, scratch: Workspace, /) -> None: ...
+    def working_shape(self, weight: Shape, /) -> Shape: ...
+    def to_working(self, weight: Array, need_dx: bool, scratch: Workspace, /) -> Tensors: ...
+    def from_working(self, dworking: Array, dweight: Array, scratch: Workspace, /) -> None: ...
     def prepare(self, x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None, /) -> Prepared: ...
 
 
@@ -57,7 +57,7 @@ class Conv2d:
     def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
         """Convolve x: (B, H, W, C) to (B, H, W, filters), without the bias, which is a step of its own (`Bias`).
 
-        params and grads are in the working form of `method`, whose `lift` and `lower` are for the caller to call.
+        params and grads are in the working form of `method`, which is for the caller to make and to take back.
         """
         weight = (self.kernel, self.kernel, x.shape[3], self.filters)
         return self.method(x.shape[1:], x.dtype).prepare(x, weight, scratch, kept)
@@ -161,7 +161,7 @@ class ReLU:
     def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
         """Cut x off below zero."""
         y = scratch.result(x.shape, x.dtype)
-        # A row of zeros, as a scalar takes twice the time; of pictures, as long as what lies in one piece.
+        # np.maximum with a scalar takes twice the time; in pictures, (B, 1, 1, C) lies beside what is in one piece.
         zeros = np.zeros((len(x) if x.ndim == 4 else 1, *(1,) * (x.ndim - 2), x.shape[-1]), x.dtype)
         positive = (kept or scratch).samples("positive", x.shape, np.bool_)
 

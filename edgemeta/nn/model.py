@@ -138,7 +138,8 @@ class Model:
         """Return the mean loss over a batch and start - rate * its gradient at theta, in `out` or else a new vector.
 
         As `loss_and_grad` and a subtraction, to the bit, but without a gradient of the network's size: the weights of
-        a dense layer take their step piece by piece. start: theta, if not given; `out` may be either of the two.
+        a dense layer take their step piece by piece. start: theta, if not given; `out` may be either of the two. A call
+        that is interrupted may leave `out` stepped in part.
         """
         start, out = theta if start is None else start, np.empty_like(theta) if out is None else out
         space = workspace or Workspace()

@@ -41,6 +41,7 @@ class Chain:
     """
 
     def __init__(self, steps: Sequence[Step], x: Array, scratch: Workspace, kept: Workspace | None) -> None:
+        self._steps = steps
         self.methods: list[Method | None] = []
         self._prepared: list[Prepared] = []
         self._backwards: list[Backward] = []  # from the last to the first
@@ -51,12 +52,15 @@ class Chain:
         self.y = x
 
     def prepare_backward(self, dy: Array, need_dx: bool) -> Array | None:
-        """Return where dx will be, given where dy will be."""
+        """Return where dx will be, given where dy will be; as far as anything before needs it."""
         dx: Array | None = dy
         for i in range(len(self._prepared) - 1, -1, -1):
-            assert dx is not None  # it is needed by all but the first
-            dx, backward = self._prepared[i].prepare_backward(dx, need_dx or i > 0)
+            needed = need_dx or weights_before(self._steps, i)
+            assert dx is not None  # it was needed
+            dx, backward = self._prepared[i].prepare_backward(dx, needed)
             self._backwards.append(backward)
+            if not needed:
+                return None
         return dx
 
     def forward(self, params: Sequence[Tensors]) -> None:
@@ -66,7 +70,7 @@ class Chain:
 
     def backward(self, params: Sequence[Tensors], grads: Sequence[Gradients]) -> None:
         """Work dy into dx and the gradients. grads: where each step's are to go."""
-        for backward, mine, to in zip(self._backwards, reversed(params), reversed(grads), strict=True):
+        for backward, mine, to in zip(self._backwards, reversed(params), reversed(grads), strict=False):
             backward(mine, to)
 
 
@@ -77,8 +81,9 @@ class Plan:
     """
 
     def __init__(self, network: Network, batch: int, dtype: Any, space: Workspace, keep: bool) -> None:
-        self._network, self._keep = network, keep
-        self._scratch, self._lifted = space.part("plan"), space.part("lifted")
+        self._network = network
+        self._need = [keep and weights_before(network.head, i) for i in range(len(network.head))]
+        self._scratch, self._working = space.part("plan"), space.part("lifted")
         self._chunks = chunks(batch, network.chunk) if network.head else []
         self._joined = self._scratch.array("joined", (batch, *network.between), dtype)
         self._last = Chain(network.tail, self._joined, space.part("passing"), space.part("tail") if keep else None)
@@ -102,7 +107,7 @@ class Plan:
     def run(
         self, views: Tensors, x: Array, fill: Callable[[Array, Array], None]
     ) -> tuple[Array, Callable[[Array, Gradients], None]]:
-        """Return the outputs of x: (B, ...), which the next run overwrites, and backward(dy, grads).
+        """Return the outputs of x: (B, ...), and backward(dy, grads); the next run overwrites what both need.
 
         views: the parameters by name. fill(x, inputs): writes samples as the network's inputs. grads: where gradients
         are to go, by name.
@@ -112,8 +117,8 @@ class Plan:
             fill(x, self._joined)
         else:
             head = [
-                method.lift(mine["weight"], self._keep and i > 0, self._lifted.part(i)) if method else mine
-                for i, (method, mine) in enumerate(zip(self._chains[0].methods, head, strict=True))
+                method.to_working(mine["weight"], need_dx, self._working.part(i)) if method else mine
+                for i, (method, mine, need_dx) in enumerate(zip(self._chains[0].methods, head, self._need, strict=True))
             ]
 
         def work(i: int) -> None:
@@ -140,16 +145,21 @@ class Plan:
         for (_, keys), method in zip(self._network.head, self._chains[0].methods, strict=True):
             for key in keys.values():
                 shape = self._network.tensors[key]
-                yield key, method.form(shape) if method else shape
+                yield key, method.working_shape(shape) if method else shape
 
     def _lower(self, grads: Sequence[Gradients]) -> None:
         """Write the head's gradients, given their sums in the working form."""
         for method, mine, to in zip(self._chains[0].methods, self._part_grads[0], grads, strict=True):
             for tensor, total in mine.items():
                 if method:
-                    method.lower(total, to[tensor], self._lifted)
+                    method.from_working(total, to[tensor], self._working)
                 else:
                     to[tensor][...] = total
+
+
+def weights_before(steps: Sequence[Step], i: int) -> bool:
+    """Return whether any step before the i-th has a gradient, for which the i-th's dx is needed."""
+    return any(keys for _, keys in steps[:i])
 
 
 def chunk_samples(pictures: Sequence[Shape]) -> int:

@@ -19,7 +19,7 @@ Five things make it fast in NumPy:
   axis is then one `matmul` that reads and writes strided views (`_by_tile`, `_windows`): nothing is copied but the
   input, into its border of zeros.
 - after the rows' transform the places (i, .) of a tile have nothing to do with each other until the rows of the output,
-  so they are worked through in bands of i. M, Q and dV, four times as large as the pictures, never leave the cache.
+  so they are worked through in bands of i. M, Q and dV, up to four times as large as the pictures, stay in the cache.
 - all views are made beforehand, once (`edgemeta.nn.prepared`).
 - everything that is not needed again lives in `scratch`, which the next layer writes over.
 """
@@ -52,15 +52,15 @@ class Band(NamedTuple):
     products_by_tile: Array
 
 
-def form(weight: Shape) -> Shape:
+def working_shape(weight: Shape) -> Shape:
     """Return the shape of U for weights (k, k, C, O): (a, a, C, O)."""
     size = weight[0] + TILE - 1
     return size, size, weight[2], weight[3]
 
 
-def lift(weight: Array, need_dx: bool, scratch: Workspace) -> Tensors:
+def to_working(weight: Array, need_dx: bool, scratch: Workspace) -> Tensors:
     """Return U and, if need be, its transpose as a copy: products with a transposed view take half as long again."""
-    u = scratch.array("U", form(weight.shape), weight.dtype)
+    u = scratch.array("U", working_shape(weight.shape), weight.dtype)
     _along_both(transforms(len(weight)).weights, weight, u, scratch)
     if not need_dx:
         return {"weight": u}
@@ -70,9 +70,9 @@ def lift(weight: Array, need_dx: bool, scratch: Workspace) -> Tensors:
     return {"weight": u, "across": across}
 
 
-def lower(dlifted: Array, dweight: Array, scratch: Workspace) -> None:
+def from_working(dworking: Array, dweight: Array, scratch: Workspace) -> None:
     """Write the weights' gradient G^T dU G."""
-    _along_both(transforms(len(dweight)).weights.T, dlifted, dweight, scratch)
+    _along_both(transforms(len(dweight)).weights.T, dworking, dweight, scratch)
 
 
 def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
@@ -132,7 +132,7 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
 def _prepare_input_gradient(
     x: Array, q: Array, scratch: Workspace, kernel: int
 ) -> tuple[Array, Callable[[slice, Array], None], Callable[[], None]]:
-    """Return dx and the functions that compute it: for each band of Q, then once at the end.
+    """Return dx and the functions that compute it: for each band of Q, the first one first, and once at the end.
 
     q: (high, a, tiles, O), where each band's Q is when its function is called, with its places and the transposed U.
     """

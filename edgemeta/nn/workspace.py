@@ -9,6 +9,7 @@ import os
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from edgemeta.nn.layout import Shape
 Array = NDArray[Any]
 T = TypeVar("T")
 MAX_THREADS = 64  # of one model: more than any board has, and few enough not to be a mistake
-PLANS = 8  # kept at once: training, scoring and predicting, each with whole and with short batches
+PLANS = 8  # kept at once: training, adapting, scoring and predicting, each with whole and with short batches
 
 
 class Workspace:
@@ -62,8 +63,8 @@ class Workspace:
         """
         made: T | None = self._plans.pop(key, None)
         while made is None:
-            moves, made = self._moves, make()
-            if self._moves != moves:
+            moves, made = self._whole._moves, make()
+            if self._whole._moves != moves:
                 self._plans.clear()
                 made = None
         self._plans[key] = made
@@ -80,7 +81,8 @@ class Workspace:
                 work(piece)
 
         if threads > 1:
-            others = [_pool(os.getpid()).submit(share, first) for first in range(1, threads)]
+            pool = _pool(os.getpid())  # whose threads shall keep to the caller's np.errstate, too
+            others = [pool.submit(copy_context().run, share, first) for first in range(1, threads)]
             try:
                 share(0)
             finally:  # nobody may write into this memory any more when the caller hears of an error
@@ -92,9 +94,9 @@ class Workspace:
 
     def array(self, key: Any, shape: Shape, dtype: Any) -> Array:
         """Return an array of `shape` with unspecified content, in the memory that `key` had before if it fits."""
-        size = math.prod(shape)
+        size, key = math.prod(shape), (key, np.dtype(dtype))
         buffer = self._buffers.get(key)
-        if buffer is None or buffer.dtype != dtype or buffer.size < size:
+        if buffer is None or buffer.size < size:
             self._whole._moves += buffer is not None
             buffer = self._buffers[key] = np.empty(size, dtype)
         return buffer[:size].reshape(shape)
