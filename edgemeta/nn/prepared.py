@@ -10,8 +10,8 @@ Where dy will be is known when the later layers are prepared, so the backward pa
 x, y, dy and dx are places in memory, which stay where they are, so that views of them are made only once: to make them
 in each step took a tenth of a step of cnn, and a quarter of one of cnn-small. `params` and `grads` map the layer's own
 tensor names ("weight", "bias") to arrays; in grads, a `Descent` may stand for the gradient of a dense layer's weights.
-What the backward pass needs is in the closures; a layer has no state. `scratch` is written over by the next layer:
-it alone reads y or dx. What the backward pass needs of the forward one lies in `kept`, which is this layer's own, or None
+What the backward pass needs is in the closures; a layer has no state. `scratch` is written over by the next layer: it
+alone reads y or dx. What the backward pass needs of the forward one lies in `kept`, which is this layer's own, or None
 when no backward pass will come.
 """
 
