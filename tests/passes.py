@@ -13,14 +13,14 @@ def convolved(method: Any, arrays: list[Array], space: Workspace | None = None, 
     """Return copies of y, dweight and dx (if it is needed) of a module for x, weight and dy."""
     x, weight, dy = arrays
     space = space or Workspace()
-    lifted = method.to_working(weight, need_dx, space.part("lifted"))
+    working = method.to_working(weight, need_dx, space.part("working"))
     prepared = method.prepare(x, weight.shape, space.part("scratch"), space.part("kept"))
     dx, backward = prepared.prepare_backward(dy, need_dx)
-    prepared.forward(lifted)
+    prepared.forward(working)
     y = prepared.y.copy()
     total, dweight = np.full(method.working_shape(weight.shape), np.nan, x.dtype), np.full_like(weight, np.nan)
-    backward(lifted, {"weight": total})
-    method.from_working(total, dweight, space.part("lifted"))
+    backward(working, {"weight": total})
+    method.from_working(total, dweight, space.part("working"))
     return [y, dweight] if dx is None else [y, dweight, dx.copy()]
 
 

@@ -83,7 +83,7 @@ class Plan:
     def __init__(self, network: Network, batch: int, dtype: Any, space: Workspace, keep: bool) -> None:
         self._network = network
         self._need = [keep and weights_before(network.head, i) for i in range(len(network.head))]
-        self._scratch, self._working = space.part("plan"), space.part("lifted")
+        self._scratch, self._working = space.part("plan"), space.part("working")
         self._chunks = chunks(batch, network.chunk) if network.head else []
         self._joined = self._scratch.array("joined", (batch, *network.between), dtype)
         self._last = Chain(network.tail, self._joined, space.part("passing"), space.part("tail") if keep else None)
