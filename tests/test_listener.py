@@ -1,6 +1,7 @@
 """The gateway's listener, over real sockets: raw bytes, http.client as an independent peer, hostile peers."""
 
 import asyncio
+import errno
 import hashlib
 import http.client
 import json
@@ -9,6 +10,7 @@ import os
 import resource
 import socket
 import ssl
+import struct
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from edgemeta.errors import InputError
+from edgemeta.net.connection import SENT
 from edgemeta.net.exchange import FilePart, Response
 from edgemeta.net.http1 import Limits
 from edgemeta.net.listener import serve
@@ -394,6 +397,35 @@ def test_a_reader_that_stopped_is_given_up(tmp_path):
         reader.sendall(GET % b"large")
         assert reader.recv(15) == b"HTTP/1.1 200 OK"
         wait_for(lambda: not served.listener._served)
+
+
+def test_a_reader_that_dies_before_a_piece_of_a_file_is_no_error(served, caplog, monkeypatch):
+    monkeypatch.setattr("edgemeta.net.connection.SENT", 1)  # the gateway waits between two pieces, not within one
+    with open(served.folder / "large", "wb") as file:
+        file.truncate(64 << 20)
+    reader = served.connect(SO_RCVBUF=1 << 12)
+    reader.sendall(GET % b"large")
+    assert reader.recv(15) == b"HTTP/1.1 200 OK"
+    time.sleep(0.5)  # until the buffers are full
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, as by a power cut
+    reader.close()
+    wait_for(lambda: not served.listener._served)
+    assert not caplog.records
+
+
+def test_a_file_that_the_kernel_would_not_send_is_sent_all_the_same(served, monkeypatch):
+    content = os.urandom(1 << 20)
+    (served.folder / "large").write_bytes(content + bytes(63 << 20))
+    sendfile = os.sendfile
+
+    def refuse(out, source, offset, count):  # as some file systems do; here at the beginning of a later piece
+        if offset == 2 * SENT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return sendfile(out, source, offset, count)
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    body = served.talk(LAST % b"large").partition(b"\r\n\r\n")[2]
+    assert body == b"head" + content + bytes(63 << 20) + b"tail"
 
 
 def test_a_file_that_shrank_cuts_the_connection_instead_of_inventing_bytes(served, caplog):
