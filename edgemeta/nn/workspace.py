@@ -74,17 +74,21 @@ class Workspace:
     def each(self, work: Callable[[int], None], count: int) -> None:
         """Call work(0) to work(count - 1), in any order, on the threads that the whole workspace was given."""
         threads = min(self._whole.threads, count)
-        settings, call = np.geterr(), np.geterrcall()
 
         def share(first: int) -> None:
-            np.seterr(**settings)  # every thread has its own, and shall keep to the caller's np.errstate
-            np.seterrcall(call)
             for piece in range(first, count, threads):
                 work(piece)
 
         if threads > 1:
+            settings, call = np.geterr(), np.geterrcall()
+
+            def share_elsewhere(first: int) -> None:
+                np.seterr(**settings)  # each thread has its own, and shall keep to the caller's np.errstate
+                np.seterrcall(call)
+                share(first)
+
             pool = _pool(os.getpid())
-            others = [pool.submit(share, first) for first in range(1, threads)]
+            others = [pool.submit(share_elsewhere, first) for first in range(1, threads)]
             try:
                 share(0)
             finally:  # nobody may write into this memory any more when the caller hears of an error
