@@ -14,8 +14,8 @@ Mean squared error on 600 new tasks after 1 / 5 / 10 steps on 5 points, median o
     published: second-order MAML, 70,000 iterations    0.67 / 0.38 / 0.35
                pretrained                              2.41 / 2.23 / 2.19
 
-That was on an AMD EPYC, five minutes a seed; the largest errors are those of two tasks of one seed, with all points
-close together, on which the steps diverge. Processors differ in the last bits, and after 20,000 iterations in
+That was on an AMD EPYC, five minutes a seed; the largest errors are those of two tasks of one seed, on whose points
+the steps diverge. Processors differ in the last bits, and after 20,000 iterations in
 everything: on an Intel Xeon the mean of seeds 0, 1 and 2 was 0.75 / 0.43 / 0.37, and with the paper's 70,000 iterations
 0.88 / 0.47 / 0.42 (largest - smallest: 0.52 / 0.31 / 0.27).
 """
