@@ -182,9 +182,12 @@ def test_a_network_that_begins_without_weights_computes_no_gradient_of_its_input
 def test_threads_keep_to_the_callers_floating_point_settings() -> None:
     model = build("cnn-small", (8, 8, 1), 3, threads=2)
     x, y = batch(2 * model.chunk, (8, 8, 1), 3)
-    with np.errstate(over="ignore", invalid="ignore"):  # a warning would be an error here
+    heard = []
+    # A warning would be an error here, and so would be a call where no function is known.
+    with np.errstate(over="call", invalid="ignore", call=lambda kind, _: heard.append(kind)):
         loss, _ = model.loss_and_grad(model.init(0) * np.float32(1e30), x, y)
     assert not np.isfinite(loss)
+    assert set(heard) == {"overflow"}
 
 
 def test_an_error_on_a_thread_is_the_callers() -> None:
