@@ -124,7 +124,7 @@ def test_the_outputs_are_those_of_the_layers_one_by_one(shape: tuple[int, ...]) 
     assert model.forward(theta, x).tobytes() == h.tobytes()
 
 
-@pytest.mark.parametrize("size", [1, CHUNK_SAMPLES, 3 * CHUNK_SAMPLES - 5])
+@pytest.mark.parametrize("size", [1, CHUNK_SAMPLES, 2 * CHUNK_SAMPLES + 5])
 def test_any_number_of_threads_gives_the_same_bits(size: int) -> None:
     for model in (Model(USERS, (9, 14, 2)), build("cnn-small", (16, 16, 3), 3), build("mlp", (40,), 3)):
         theta, (x, y) = model.init(6), batch(size, model.input_shape, 3)
@@ -163,6 +163,7 @@ def test_nothing_is_read_that_an_earlier_step_left(monkeypatch: pytest.MonkeyPat
             assert model.forward(theta, x, workspace).tobytes() == model.forward(theta, x).tobytes()
 
 
+@pytest.mark.counted
 def test_a_network_that_begins_without_weights_computes_no_gradient_of_its_inputs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -246,6 +247,7 @@ def peak_kb(model: Model, size: int) -> float:
         tracemalloc.stop()
 
 
+@pytest.mark.counted
 def test_a_step_allocates_next_to_nothing() -> None:
     """What NumPy takes to convert masks, and nothing that grows: the first activations would be 128 kB a sample."""
     model = build("cnn", (32, 32, 3), 10)
@@ -254,6 +256,7 @@ def test_a_step_allocates_next_to_nothing() -> None:
     assert (large - small) / (8 * model.chunk) < 0.5
 
 
+@pytest.mark.counted
 def test_a_step_makes_no_more_products_than_it_needs_and_no_views(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the modules say, with 4 bands of tiles in a chunk; a second step finds every view made."""
     calls = {"matmul": 0, "as_strided": 0}
@@ -299,6 +302,7 @@ def test_a_descent_is_the_gradient_and_a_subtraction_to_the_bit(size: int, dtype
         assert theta.tobytes() == (before - step).tobytes()
 
 
+@pytest.mark.counted
 def test_a_descent_has_no_gradient_of_the_networks_size() -> None:
     model = Model([Dense(500), Dense(3)], (6000,))  # 12 MB
     theta, (x, y) = model.init(0), batch(4, model.input_shape, 3)

@@ -160,6 +160,7 @@ def test_descend_by_hand_and_in_other_memory() -> None:
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.counted
 def test_steps_after_the_first_make_no_vector_of_the_models_size(name: str) -> None:
     """Not the gradient, nor the adapted parameters, nor what momentum and decay add: the workspace has them."""
     model = Model([Dense(400), Dense(2)], (1000,))  # 1.6 MB, where an update works through 0.26 MB at once
