@@ -9,9 +9,9 @@ overlapping view shows them as a matrix for each row h of the output, with T = W
     dweight     = sum over h of fields[h] @ dy[h]
     dx          = dy convolved with the kernel turned by 180 degrees, as each input pixel fed the outputs around it
 
-Like each way to convolve, it is four functions: `working_shape` and
-`to_working` are of the form in which it takes the weights, `from_working` takes a gradient in that form back to the
-weights' own, and `prepare` does the work (see `edgemeta.nn.prepared`).
+Like each way to convolve, it is four functions: `working_shape` and `to_working` are of the form in which it takes the
+weights, `from_working` takes a gradient in that form back to the weights' own, and `prepare` does the work (see
+`edgemeta.nn.prepared`).
 """
 
 from collections.abc import Callable

@@ -100,7 +100,7 @@ class Plan:
                 self._chains[i].prepare_backward(between[chunk], False)
         if keep and self._chains:
             # Each chunk's gradients, in the weights' working form; the first chunk's become the sum of all.
-            working = Layout(tuple(self._forms()))
+            working = Layout(tuple(self._working_shapes()))
             self._parts = self._scratch.array("parts", (len(self._chunks), working.size), dtype)
             self._part_grads = [_of_each(network.head, working.views(part)) for part in self._parts]
 
@@ -136,18 +136,18 @@ class Plan:
                 self._scratch.each(lambda i: self._chains[i].backward(head, self._part_grads[i]), len(self._chunks))
                 for part in self._parts[1:]:
                     self._parts[0] += part
-                self._lower(_of_each(self._network.head, grads))
+                self._from_working(_of_each(self._network.head, grads))
 
         return self._last.y, backward
 
-    def _forms(self) -> Iterator[tuple[str, Shape]]:
+    def _working_shapes(self) -> Iterator[tuple[str, Shape]]:
         """Yield the name of each of the head's tensors, and its shape in the working form."""
         for (_, keys), method in zip(self._network.head, self._chains[0].methods, strict=True):
             for key in keys.values():
                 shape = self._network.tensors[key]
                 yield key, method.working_shape(shape) if method else shape
 
-    def _lower(self, grads: Sequence[Gradients]) -> None:
+    def _from_working(self, grads: Sequence[Gradients]) -> None:
         """Write the head's gradients, given their sums in the working form."""
         for method, mine, to in zip(self._chains[0].methods, self._part_grads[0], grads, strict=True):
             for tensor, total in mine.items():
