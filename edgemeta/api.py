@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from edgemeta.config import RunConfig, config_from, read_settings
 from edgemeta.data import Dataset, from_arrays, open_data
 from edgemeta.errors import ConfigError, DataError
-from edgemeta.fed import Participant, RunResult, divide, network_of, resolve, run
 from edgemeta.fed.comparison import alone, fedavg_of
+from edgemeta.fed.participants import Participant, divide
+from edgemeta.fed.plan import network_of, resolve
+from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
 from edgemeta.meta import load_model
 from edgemeta.nn import Model, Vector

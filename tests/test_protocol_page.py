@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 from gateways import Gateway, no_gateway_left
-from test_gateway import server
+from processes import server
 
 import edgemeta
 from edgemeta.cli import commands
 from edgemeta.config import DataConfig, EvaluationConfig, PhaseConfig
 from edgemeta.fed.messages import MAX_SAMPLES
+from edgemeta.gateway.gateway import UPDATE_EXTRA_BYTES
+from edgemeta.gateway.routes import MAX_EVALUATION_BYTES, MAX_JOIN_BYTES, MAX_WAIT_S, ROUTES, STATUS
+from edgemeta.http.exchange import BLOCK
+from edgemeta.http.http1 import Limits
 from edgemeta.meta import LOSS_CEILING
-from edgemeta.net.gateway import UPDATE_EXTRA_BYTES
-from edgemeta.net.http1 import Limits
-from edgemeta.net.routes import MAX_EVALUATION_BYTES, MAX_JOIN_BYTES, MAX_WAIT_S, ROUTES, STATUS
 
 ROOT = Path(edgemeta.__file__).parent
 PAGE = (ROOT.parent / "docs" / "protocol.md").read_text()
@@ -66,10 +67,9 @@ def reasons_in(path):
 def test_every_reason_is_on_the_page_with_its_status():
     said = {reason: int(status) for reason, status in re.findall(r"^\| `([a-z-]+)` \| (\d+) \|", PAGE, re.MULTILINE)}
     found = {}
-    for name in ("messages", "coordinator", "roster", "tokens"):
-        found |= reasons_in(ROOT / "fed" / f"{name}.py")
-    for name in ("routes", "gateway", "head", "http1", "exchange", "connection", "listener"):
-        found |= reasons_in(ROOT / "net" / f"{name}.py")
+    for room in ("fed", "gateway", "http"):
+        for path in (ROOT / room).glob("*.py"):
+            found |= reasons_in(path)
     assert said == found
     assert set(STATUS) <= set(said)
 
@@ -101,7 +101,7 @@ def test_the_limits_on_the_page_are_those_of_the_code():
         "body of an update": f"4 bytes a parameter + {UPDATE_EXTRA_BYTES:,} bytes",
         "a whole request, from its first byte to its last": f"{limits.request_deadline_s:g} s",
         "a connection on which nothing happens": f"{limits.idle_s:g} s, then it is closed",
-        "a reader of an answer": f"{limits.write_stall_s:g} s for each 64 KiB, then it is cut",
+        "a reader of an answer": f"{limits.write_stall_s:g} s for each {BLOCK >> 10} KiB, then it is cut",
         "connections at a time": f"{limits.max_connections}; further ones get 503 and `Retry-After`",
     }
     assert f"({MAX_WAIT_S:g} at most" in PAGE
@@ -119,7 +119,7 @@ def test_the_limits_on_the_security_page_are_those_of_the_code_and_its_commands_
         "body of an update": f"4 bytes a parameter + {UPDATE_EXTRA_BYTES:,} bytes",
         "a whole request": f"{limits.request_deadline_s:g} s",
         "silence, and a TLS handshake": f"{limits.idle_s:g} s",
-        "a reader of an answer": f"{limits.write_stall_s:g} s for each 64 KiB",
+        "a reader of an answer": f"{limits.write_stall_s:g} s for each {BLOCK >> 10} KiB",
         "connections at a time": f"{limits.max_connections}",
         "connections at the door: in a handshake, or being turned away": f"{limits.max_connections} each",
         "waiting for work": f"{MAX_WAIT_S:g} s",

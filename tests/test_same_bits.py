@@ -3,13 +3,14 @@
 import random
 
 import pytest
-from processes import SPEC, assert_same_run, end, gateway, start, write_config
+from processes import SPEC, assert_same_run, end, write_config
 from runs import TINY
 
 import edgemeta
 from edgemeta.api import config_of
+from edgemeta.bench.loopback import gateway, start
 from edgemeta.data import open_data
-from edgemeta.fed import divide
+from edgemeta.fed.participants import divide
 
 NOISY = TINY | {
     "data": TINY["data"] | {"validation": 0.2, "label_noise": 0.2, "pixel_noise": 0.1, "noisy_participants": 0.5},
@@ -23,7 +24,7 @@ def test_the_same_bits_as_a_simulation(tmp_path, settings):
     edgemeta.simulate(config, out=tmp_path / "simulated")
     order = list(range(4))
     random.Random(1).shuffle(order)  # a participant's number is what it asked for, not when it came
-    with gateway(config, tmp_path / "served") as url:
+    with gateway(config, tmp_path / "served") as (_, url):
         devices = [
             start(
                 *("client", "--server", url, "--data", SPEC, "--partition-id", k),
@@ -46,8 +47,11 @@ def test_the_personalised_model_is_the_one_that_was_scored_after_adaptation(tmp_
     """With one participant, the spread of the history is that participant's score."""
     one = {"source": SPEC, "participants": 1, "partition": "iid"}
     config = write_config(tmp_path, TINY | {"data": one})
-    with gateway(config, tmp_path / "served") as url:
-        device = start(*("client", "--server", url, "--data", SPEC, "--state", tmp_path / "d", "--partition-id", 0))
+    with gateway(config, tmp_path / "served") as (_, url):
+        device = start(
+            *("client", "--server", url, "--data", SPEC, "--state", tmp_path / "d", "--partition-id", 0),
+            log=tmp_path / "log",
+        )
         assert device.wait(timeout=30) == 0
         end(device)
 

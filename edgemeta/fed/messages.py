@@ -20,7 +20,6 @@ from edgemeta.meta import LOSS_CEILING
 from edgemeta.nn import Layout, Vector
 from edgemeta.nn.files import FORMAT, encode_header, encode_tensors, read_tensors
 
-PROTOCOL = 1  # of the requests and messages between devices and gateway; the protocol page defines it
 MAX_SAMPLES = 1_000_000_000  # more than a board can hold; a count above it is a mistake or an attack on the mean
 FLOAT32 = np.dtype("<f4")
 
