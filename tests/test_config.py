@@ -21,11 +21,11 @@ from edgemeta.config import (
     default_settings,
     differences,
     read_settings,
-    record_from,
     to_dict,
     to_toml,
 )
 from edgemeta.errors import ConfigError
+from edgemeta.records import record_from
 
 
 def complaint(settings: Any) -> str:

@@ -10,14 +10,15 @@ import pytest
 import edgemeta
 
 ROOT = Path(edgemeta.__file__).parent
-GROUND = {"errors", "config", "storage", "logs"}
+GROUND = {"errors", "records", "config", "storage", "logs"}
 CORE = GROUND | {"nn", "data", "meta", "fed"}
 BELOW = {  # room -> the rooms that it may use
     "errors": set(),
     "logs": set(),
     "jobs": set(),
-    "storage": {"errors"},
-    "config": {"errors"},
+    "records": {"errors"},
+    "storage": {"errors", "records"},
+    "config": {"errors", "records"},
     "nn": GROUND,
     "data": GROUND | {"nn"},
     "meta": GROUND | {"nn"},

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.config import DataConfig, PhaseConfig, record_from
+from edgemeta.config import DataConfig, PhaseConfig
 from edgemeta.device.calls import CONNECT_S, Away, Gateway
 from edgemeta.device.guard import Guard, NoMemory, free_mb, needed_mb
 from edgemeta.device.joined import Joined, read_joined
@@ -26,6 +26,7 @@ from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
 from edgemeta.link.trust import clock_is_behind, device_context, explained
 from edgemeta.meta import Samples, begin, steps_in
+from edgemeta.records import record_from
 
 EARLIEST = 1_735_689_600  # 1 January 2025: a clock before it was never set
 MOST_OFF_S = 300  # between two clocks that are both right

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgemeta.config import DataConfig, record_from
+from edgemeta.config import DataConfig
 from edgemeta.errors import ConfigError, InputError
 from edgemeta.nn import Model
 from edgemeta.nn.files import model_from
+from edgemeta.records import record_from
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.config import EvaluationConfig, record_from
+from edgemeta.config import EvaluationConfig
 from edgemeta.device.joined import Joined
 from edgemeta.device.state import DeviceState
 from edgemeta.errors import ConfigError, ModelFileError
@@ -14,6 +14,7 @@ from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import Samples, TrainedModel, adapt, load_model
 from edgemeta.nn import Vector
 from edgemeta.nn.files import load_parameters, save_model
+from edgemeta.records import record_from
 
 log = logging.getLogger("edgemeta")
 

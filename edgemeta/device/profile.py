@@ -1,20 +1,14 @@
 """A board's profile: what it lets edgemeta use. Local limits only; nothing here changes what is computed."""
 
-import math
 import os
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edgemeta.config import record_from
 from edgemeta.device.guard import total_mb
 from edgemeta.errors import ConfigError
 from edgemeta.nn.workspace import MAX_THREADS
-
-
-def _within(default: Any, low: float, high: float = math.inf) -> Any:
-    return field(default=default, metadata={"low": low, "high": high, "above": False})
+from edgemeta.records import number, record_from
 
 
 @dataclass(frozen=True)
@@ -26,12 +20,12 @@ class Profile:
     the rate of uploads, in 1,000 bytes a second. None: no limit.
     """
 
-    threads: int = _within(1, 1, MAX_THREADS)
-    nice: int = _within(0, 0, 19)
-    memory_mb: int | None = _within(None, 64)  # Python with NumPy takes 40
-    hold_s: float = _within(30.0, 0, 60)  # 60: the most that a gateway waits
-    poll_s: float = _within(0.0, 0, 3600)
-    upload_kb_s: float | None = _within(None, 40)  # slower, and `cnn` could not be sent within a request's 300 s
+    threads: int = number(1, 1, MAX_THREADS)
+    nice: int = number(0, 0, 19)
+    memory_mb: int | None = number(None, 64)  # Python with NumPy takes 40
+    hold_s: float = number(30.0, 0, 60)  # 60: the most that a gateway waits
+    poll_s: float = number(0.0, 0, 3600)
+    upload_kb_s: float | None = number(None, 40)  # slower, and `cnn` could not be sent within a request's 300 s
 
 
 def read_profile(path: str | Path) -> Profile:

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.config import EvaluationConfig, PhaseConfig, record_from
+from edgemeta.config import EvaluationConfig, PhaseConfig
 from edgemeta.errors import EdgemetaError, InputError, ModelFileError
 from edgemeta.fed.client import Update
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import LOSS_CEILING
 from edgemeta.nn import Layout, Vector
 from edgemeta.nn.files import FORMAT, encode_header, encode_tensors, read_tensors
+from edgemeta.records import record_from
 
 MAX_SAMPLES = 1_000_000_000  # more than a board can hold; a count above it is a mistake or an attack on the mean
 FLOAT32 = np.dtype("<f4")

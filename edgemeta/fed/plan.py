@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from edgemeta.config import ModelConfig, PhaseConfig, RunConfig, ServerConfig, nearest
+from edgemeta.config import ModelConfig, PhaseConfig, RunConfig, ServerConfig
 from edgemeta.data import parse_partition
 from edgemeta.errors import ConfigError, InputError
 from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
 from edgemeta.meta import LEARNERS
 from edgemeta.nn import MODELS, PICTURES, RAW, Model, build
+from edgemeta.records import nearest
 
 
 @dataclass(frozen=True)

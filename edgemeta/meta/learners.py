@@ -19,10 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgemeta.config import PhaseConfig, nearest
+from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace
+from edgemeta.records import nearest
 
 
 class GradientAt(NamedTuple):
