@@ -17,9 +17,10 @@ from typing import Any
 from edgemeta.errors import ConfigError
 from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
 from edgemeta.fed.directory import RunDirectory
-from edgemeta.fed.messages import Delivered, Refused, Work, admit_evaluation, admit_update
+from edgemeta.fed.messages import Delivered, Work, admit_evaluation, admit_update
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress
+from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import combine, summarize
 from edgemeta.fed.selection import evaluators, trainers
 from edgemeta.nn import Model, Vector
@@ -106,9 +107,11 @@ class Coordinator:
         if stage == "train" and round_number and progress.counted.get(str(participant)) == round_number:
             return False
         if (stage, round_number) != (progress.stage, progress.round):
-            raise Refused("wrong-round", f"round {round_number} is not open for this: it is round {progress.round}")
+            raise Refused(
+                Reason.WRONG_ROUND, f"round {round_number} is not open for this: it is round {progress.round}"
+            )
         if participant not in progress.cohort:
-            raise Refused("not-in-cohort", f"participant {participant} was not asked in round {round_number}")
+            raise Refused(Reason.NOT_IN_COHORT, f"participant {participant} was not asked in round {round_number}")
         return participant not in self._delivered
 
     def deliver(self, participant: int, round_number: int, file: Path, now: float) -> None:

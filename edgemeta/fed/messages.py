@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from edgemeta.config import EvaluationConfig, PhaseConfig
-from edgemeta.errors import EdgemetaError, InputError, ModelFileError
+from edgemeta.errors import InputError, ModelFileError
 from edgemeta.fed.client import Update
+from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import LOSS_CEILING
 from edgemeta.nn import Layout, Vector
@@ -23,14 +24,6 @@ from edgemeta.records import record_from
 
 MAX_SAMPLES = 1_000_000_000  # more than a board can hold; a count above it is a mistake or an attack on the mean
 FLOAT32 = np.dtype("<f4")
-
-
-class Refused(EdgemetaError):
-    """A message that does not count. reason: a short stable string, also the label under which it is counted."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -115,16 +108,18 @@ def admit_update(path: Path, round_number: int, layout: Layout) -> Delivered:
     try:
         tensors, metadata = read_tensors(path)
     except ModelFileError as error:
-        raise Refused("bad-tensors", str(error)) from None
+        raise Refused(Reason.BAD_TENSORS, str(error)) from None
     if metadata.get("layout") != layout.fingerprint:
-        raise Refused("wrong-layout", f"layout {metadata.get('layout')}: this run has {layout.fingerprint}")
+        raise Refused(Reason.WRONG_LAYOUT, f"layout {metadata.get('layout')}: this run has {layout.fingerprint}")
     if metadata.get("round") != str(round_number):
-        raise Refused("wrong-round", f"the update says round {metadata.get('round')}: it was sent to {round_number}")
+        raise Refused(
+            Reason.WRONG_ROUND, f"the update says round {metadata.get('round')}: it was sent to {round_number}"
+        )
     theta = tensors.get("theta")
     if len(tensors) != 1 or theta is None or theta.shape != (layout.size,) or theta.dtype != FLOAT32:
-        raise Refused("wrong-shape", f"expected one tensor 'theta' of {layout.size} float32")
+        raise Refused(Reason.WRONG_SHAPE, f"expected one tensor 'theta' of {layout.size} float32")
     if not all(np.isfinite(theta[start : start + 65536]).all() for start in range(0, layout.size, 65536)):
-        raise Refused("not-finite", "the update holds NaN or infinity: training diverged on the device")
+        raise Refused(Reason.NOT_FINITE, "the update holds NaN or infinity: training diverged on the device")
     samples, loss, evaluations = _counts(metadata)
     return Delivered(samples, loss, evaluations, path.stat().st_size)
 
@@ -134,11 +129,11 @@ def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:
         samples, metrics = int(metadata["samples"]), json.loads(metadata["metrics"])
         loss, evaluations = float(metrics["loss"]), metrics["gradient_evaluations"]
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise Refused("bad-metadata", f"samples or metrics are missing or damaged ({error!r})") from None
+        raise Refused(Reason.BAD_METADATA, f"samples or metrics are missing or damaged ({error!r})") from None
     if not 1 <= samples <= MAX_SAMPLES:
-        raise Refused("bad-samples", f"{samples} samples: expected 1 to {MAX_SAMPLES}")
+        raise Refused(Reason.BAD_SAMPLES, f"{samples} samples: expected 1 to {MAX_SAMPLES}")
     if not math.isfinite(loss) or type(evaluations) is not int or not 0 <= evaluations <= MAX_SAMPLES:
-        raise Refused("bad-metadata", "expected a finite loss and a number of gradient evaluations")
+        raise Refused(Reason.BAD_METADATA, "expected a finite loss and a number of gradient evaluations")
     return samples, loss, evaluations
 
 
@@ -156,7 +151,7 @@ def admit_evaluation(body: bytes, settings: EvaluationConfig) -> dict[str, Any]:
         before, after = _scores(metrics["before"]), _scores(metrics["after"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Refused(
-            "bad-evaluation", f"expected {{'metrics': samples, scores before, after and over the grid}}: {error!r}"
+            Reason.BAD_EVALUATION, f"expected {{'metrics': samples, scores before, after and over the grid}}: {error!r}"
         ) from None
     return {"samples": samples, "before": before, "after": after, "grid": grid}
 

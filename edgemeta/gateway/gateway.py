@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from edgemeta.errors import StorageError
 from edgemeta.fed.coordinator import Coordinator
-from edgemeta.fed.messages import Refused
+from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.tokens import Tokens, digest
 from edgemeta.http.exchange import Body, off_loop
@@ -27,7 +27,11 @@ log = logging.getLogger("edgemeta")
 
 TICK_S = 1.0  # how often the coordinator is asked when nothing happens
 UPDATE_EXTRA_BYTES = 1 << 16  # of an update beside its parameters: a header of some hundred bytes, with much room
-EXPECTED = ("run-over", "stopping", "storage")  # refusals that are part of a run's life, or logged by themselves
+EXPECTED = (
+    Reason.RUN_OVER,
+    Reason.STOPPING,
+    Reason.STORAGE,
+)  # refusals that are part of a run's life, or logged by themselves
 SHOWN = 5  # names of missing devices in a line of the log; the others are counted
 
 
@@ -100,7 +104,7 @@ class Gateway:
                     self.traffic["bytes_down"] += len(header) + 4 * self.size
                     return header, file
             if self.coordinator.finished:
-                raise Refused("run-over", "the run is over: the model is at /v1/model")
+                raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
             left_s = end - time.monotonic()
             if self.stopping or left_s <= 0:
                 return None
@@ -189,7 +193,7 @@ class Gateway:
     def _check(self, participant: int) -> None:
         """Refuse who was let in, and whose token was revoked while it waited."""
         if not self._may(participant):
-            raise Refused("unknown-session", "this session ended with its device token: join again")
+            raise Refused(Reason.UNKNOWN_SESSION, "this session ended with its device token: join again")
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Coordinator]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgemeta.errors import ConfigError
-from edgemeta.fed.messages import Refused
+from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.storage import write_atomic
 
 log = logging.getLogger("edgemeta")
@@ -71,10 +71,10 @@ class Roster:
             member = Member(self._free(wanted), _hash(key), _hash(self._session(name, key)), token)
             self._keep({**self._members, name: member})
         elif not token and not hmac.compare_digest(member.key, _hash(key)):
-            raise Refused("name-in-use", f"another device is '{name}' (it has another key): choose another name")
+            raise Refused(Reason.NAME_IN_USE, f"another device is '{name}' (it has another key): choose another name")
         elif wanted not in (None, member.participant):
             raise Refused(
-                "other-partition",
+                Reason.OTHER_PARTITION,
                 f"'{name}' is participant {member.participant} of this run, and cannot become {wanted}",
             )
         elif token:
@@ -97,12 +97,14 @@ class Roster:
         if wanted is None:
             number = next((k for k in range(self._count) if k not in self._names), None)
             if number is None:
-                raise Refused("run-full", f"all {self._count} participants of this run have joined")
+                raise Refused(Reason.RUN_FULL, f"all {self._count} participants of this run have joined")
             return number
         if not 0 <= wanted < self._count:
-            raise Refused("bad-partition-id", f"partition_id is {wanted}: expected 0 to {self._count - 1}")
+            raise Refused(Reason.BAD_PARTITION_ID, f"partition_id is {wanted}: expected 0 to {self._count - 1}")
         if wanted in self._names:
-            raise Refused("partition-taken", f"participant {wanted} is '{self._names[wanted]}': ask for another one")
+            raise Refused(
+                Reason.PARTITION_TAKEN, f"participant {wanted} is '{self._names[wanted]}': ask for another one"
+            )
         return wanted
 
     def _session(self, name: str, key: str) -> str:

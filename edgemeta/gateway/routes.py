@@ -14,7 +14,7 @@ from typing import Any
 from edgemeta import __version__
 from edgemeta.config import to_dict
 from edgemeta.errors import StorageError
-from edgemeta.fed.messages import Refused
+from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.http.exchange import Body, FilePart, Response, json_answer
 from edgemeta.http.http1 import Request
@@ -29,26 +29,26 @@ MAX_WAIT_S = 60.0
 RETRY_S = 5  # for a device that did not wait, or cannot be served now
 TENSORS = {"Content-Type": "application/octet-stream"}
 STATUS = {  # of a refusal, by its reason; every other one is 422
-    "bad-json": 400,
-    "unknown-session": 401,
-    "token-required": 401,
-    "bad-token": 401,
-    "revoked": 401,
-    "wrong-device": 403,
-    "operator-only": 403,
-    "not-found": 404,
-    "wrong-method": 405,
-    "name-in-use": 409,
-    "other-partition": 409,
-    "partition-taken": 409,
-    "run-full": 409,
-    "wrong-round": 409,
-    "not-in-cohort": 409,
-    "run-over": 410,
-    "protocol-too-old": 426,
-    "protocol-too-new": 426,
-    "stopping": 503,
-    "storage": 507,
+    Reason.BAD_JSON: 400,
+    Reason.UNKNOWN_SESSION: 401,
+    Reason.TOKEN_REQUIRED: 401,
+    Reason.BAD_TOKEN: 401,
+    Reason.REVOKED: 401,
+    Reason.WRONG_DEVICE: 403,
+    Reason.OPERATOR_ONLY: 403,
+    Reason.NOT_FOUND: 404,
+    Reason.WRONG_METHOD: 405,
+    Reason.NAME_IN_USE: 409,
+    Reason.OTHER_PARTITION: 409,
+    Reason.PARTITION_TAKEN: 409,
+    Reason.RUN_FULL: 409,
+    Reason.WRONG_ROUND: 409,
+    Reason.NOT_IN_COHORT: 409,
+    Reason.RUN_OVER: 410,
+    Reason.PROTOCOL_TOO_OLD: 426,
+    Reason.PROTOCOL_TOO_NEW: 426,
+    Reason.STOPPING: 503,
+    Reason.STORAGE: 507,
 }
 Route = Callable[..., Awaitable[Response]]
 
@@ -61,15 +61,15 @@ async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
         refused = error
     except StorageError as error:
         gateway.storage_failed(error)
-        refused = Refused("storage", "the gateway cannot write this to its disk now: try again later")
+        refused = Refused(Reason.STORAGE, "the gateway cannot write this to its disk now: try again later")
     gateway.refused(refused, _caller(gateway, request), body.peer)
     facts: dict[str, Any] = {"error": refused.reason, "detail": str(refused)}
-    if refused.reason in ("wrong-round", "not-in-cohort"):
+    if refused.reason in (Reason.WRONG_ROUND, Reason.NOT_IN_COHORT):
         facts["round"] = gateway.coordinator.progress.round
     return json_answer(STATUS.get(refused.reason, 422), facts, _headers(refused.reason))
 
 
-def _headers(reason: str) -> Mapping[str, str]:
+def _headers(reason: Reason) -> Mapping[str, str]:
     match STATUS.get(reason):
         case 401:
             return {"WWW-Authenticate": "Bearer"}
@@ -85,9 +85,9 @@ def _route(request: Request) -> Route:
         match = re.fullmatch(pattern, request.path)
         if match:
             if request.method != method:
-                raise Refused("wrong-method", f"{request.path} takes {method}, not {request.method}")
+                raise Refused(Reason.WRONG_METHOD, f"{request.path} takes {method}, not {request.method}")
             return route
-    raise Refused("not-found", f"there is no {request.path[:100]} here")
+    raise Refused(Reason.NOT_FOUND, f"there is no {request.path[:100]} here")
 
 
 async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
@@ -97,18 +97,18 @@ async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
     name, key = asked.get("name"), asked.get("key")
     wanted, layout = asked.get("partition_id"), asked.get("layout")
     if not (isinstance(name, str) and 1 <= len(name) <= 64 and name.isprintable()):
-        raise Refused("bad-field", "name: expected 1 to 64 printable characters")
+        raise Refused(Reason.BAD_FIELD, "name: expected 1 to 64 printable characters")
     if owner not in (None, name):
         raise Refused(
-            "wrong-device", f"this token is not the one of '{name}': one token cannot speak for another device"
+            Reason.WRONG_DEVICE, f"this token is not the one of '{name}': one token cannot speak for another device"
         )
     if not (isinstance(key, str) and 16 <= len(key) <= 256 and key.isascii() and key.isprintable()):
-        raise Refused("bad-field", "key: expected 16 to 256 ASCII characters, random ones, that the device keeps")
+        raise Refused(Reason.BAD_FIELD, "key: expected 16 to 256 ASCII characters, random ones, that the device keeps")
     if wanted is not None and type(wanted) is not int:
-        raise Refused("bad-field", "partition_id: expected a whole number, or nothing")
+        raise Refused(Reason.BAD_FIELD, "partition_id: expected a whole number, or nothing")
     fingerprint = gateway.coordinator.model.layout.fingerprint
     if layout not in (None, fingerprint):
-        raise Refused("wrong-layout", f"layout {layout!r}: this run has {fingerprint}")
+        raise Refused(Reason.WRONG_LAYOUT, f"layout {layout!r}: this run has {fingerprint}")
     participant, session = await gateway.join(name, key, wanted, token)
     joined = {"protocol": PROTOCOL, "participant": participant, "session": session}
     return json_answer(200, joined | _described(gateway))
@@ -159,10 +159,10 @@ def _enrolled(gateway: Gateway, request: Request) -> tuple[str | None, str | Non
 
 def _check_version(version: Any) -> None:
     if type(version) is not int:
-        raise Refused("bad-field", f"version: expected the number of a protocol version, here {PROTOCOL}")
+        raise Refused(Reason.BAD_FIELD, f"version: expected the number of a protocol version, here {PROTOCOL}")
     if version != PROTOCOL:
         raise Refused(
-            "protocol-too-old" if version < PROTOCOL else "protocol-too-new",
+            Reason.PROTOCOL_TOO_OLD if version < PROTOCOL else Reason.PROTOCOL_TOO_NEW,
             f"protocol version {version}: this gateway speaks version {PROTOCOL} and no other",
         )
 
@@ -172,7 +172,7 @@ async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
     wait_s = _wait(request.query.get("wait", "0"))
     task = await gateway.work(participant, wait_s)
     if task is None and gateway.stopping:
-        raise Refused("stopping", "the gateway is being stopped: try again later")
+        raise Refused(Reason.STOPPING, "the gateway is being stopped: try again later")
     if task is None:
         return Response(204, {"Retry-After": str(1 if wait_s >= 1 else RETRY_S)})
     header, file = task
@@ -250,7 +250,7 @@ ROUTES: list[tuple[str, str, Route]] = [
 def _check_operator(gateway: Gateway, request: Request, peer: str) -> None:
     """Let the operator pass: whoever is on this machine, or has the operator's token."""
     if not is_loopback(peer) and not gateway.tokens.is_operators(_bearer(request)):
-        raise Refused("operator-only", "this is answered on the gateway itself, or with the operator's token")
+        raise Refused(Reason.OPERATOR_ONLY, "this is answered on the gateway itself, or with the operator's token")
 
 
 def _bearer(request: Request) -> str | None:
@@ -267,7 +267,7 @@ def _session(gateway: Gateway, request: Request) -> int:
     """Return which participant is asking."""
     participant = _caller(gateway, request)
     if participant is None:
-        raise Refused("unknown-session", "join first, then send its session as 'Authorization: Bearer SESSION'")
+        raise Refused(Reason.UNKNOWN_SESSION, "join first, then send its session as 'Authorization: Bearer SESSION'")
     return participant
 
 
@@ -281,7 +281,9 @@ def _wait(text: str) -> float:
     except ValueError:
         wait_s = math.nan
     if not 0 <= wait_s < math.inf:
-        raise Refused("bad-field", f"wait={text[:20]}: expected seconds, of which {MAX_WAIT_S:g} at most are waited")
+        raise Refused(
+            Reason.BAD_FIELD, f"wait={text[:20]}: expected seconds, of which {MAX_WAIT_S:g} at most are waited"
+        )
     return min(wait_s, MAX_WAIT_S)
 
 
@@ -289,7 +291,7 @@ def _object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refused("bad-json", f"expected a JSON object: {error}") from None
+        raise Refused(Reason.BAD_JSON, f"expected a JSON object: {error}") from None
     if not isinstance(value, dict):
-        raise Refused("bad-json", "expected a JSON object")
+        raise Refused(Reason.BAD_JSON, "expected a JSON object")
     return value

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from edgemeta.errors import ConfigError, StorageError
-from edgemeta.fed.messages import Refused
+from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.storage import storing, write_atomic
 
 log = logging.getLogger("edgemeta")
@@ -128,7 +128,8 @@ class Tokens:
         """Return whose token it is. Raises Refused."""
         if not token:
             raise Refused(
-                "token-required", "this gateway knows its devices: send the token of a join file ('edgemeta enroll')"
+                Reason.TOKEN_REQUIRED,
+                "this gateway knows its devices: send the token of a join file ('edgemeta enroll')",
             )
         hashed, owner, former = digest(token), None, False
         for name, device in self._current().devices.items():  # to the end, so that the time says nothing
@@ -136,9 +137,9 @@ class Tokens:
                 owner = name
             former |= hashed in device.former
         if owner is None and former:
-            raise Refused("revoked", "this token was revoked, or replaced by a newer one: ask for a new join file")
+            raise Refused(Reason.REVOKED, "this token was revoked, or replaced by a newer one: ask for a new join file")
         if owner is None:
-            raise Refused("bad-token", "this gateway did not give this token: is the join file for another one?")
+            raise Refused(Reason.BAD_TOKEN, "this gateway did not give this token: is the join file for another one?")
         return owner
 
     def is_good(self, name: str, hashed: str) -> bool:
@@ -163,7 +164,9 @@ class Tokens:
         with _editing(self._path) as register:
             device = register.devices.get(name)
             if device is None or hashed not in device.tokens:
-                raise Refused("revoked", "this token was revoked, or replaced by a newer one: ask for a new join file")
+                raise Refused(
+                    Reason.REVOKED, "this token was revoked, or replaced by a newer one: ask for a new join file"
+                )
             if hashed == device.tokens[0]:
                 former = (*device.former, *device.tokens[1:])
                 register.devices[name] = replace(device, tokens=(hashed,), former=former)

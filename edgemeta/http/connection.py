@@ -24,14 +24,15 @@ from edgemeta.http.exchange import (
     response_head,
     shrunk,
 )
+from edgemeta.http.head import Fault
 from edgemeta.http.http1 import NEED_DATA, Event, Limits, Parser, ProtocolError, Request
 from edgemeta.logs import Seldom
 
 log = logging.getLogger("edgemeta")
 
 MISMATCHES = {
-    "tls-to-plain-port": "speaks TLS, and this gateway does not: its address begins with http:// here",
-    "plain-to-tls-port": "speaks plain HTTP, and this gateway speaks TLS: its address begins with https:// here",
+    Fault.TLS_TO_PLAIN_PORT: "speaks TLS, and this gateway does not: its address begins with http:// here",
+    Fault.PLAIN_TO_TLS_PORT: "speaks plain HTTP, and this gateway speaks TLS: its address begins with https:// here",
 }
 PIECE = 1 << 16  # bytes taken from the peer at once
 SENT = 1 << 18  # bytes of a file handed to the kernel at once: with a quarter of that, a model took 10.6 ms, not 6.6
@@ -50,9 +51,9 @@ class Service:
 
     def refused(self, error: ProtocolError, peer: str) -> None:
         """Count a refusal; one that whoever set up gateway and device has to hear of is logged too, now and then."""
-        self.refusals[error.reason] += 1
-        if error.reason in MISMATCHES and self.logged.due(error.reason, time.monotonic()):
-            log.warning("%s %s", peer, MISMATCHES[error.reason])
+        self.refusals[error.fault] += 1
+        if error.fault in MISMATCHES and self.logged.due(error.fault, time.monotonic()):
+            log.warning("%s %s", peer, MISMATCHES[error.fault])
 
 
 class Protocol(asyncio.StreamReaderProtocol):
@@ -111,10 +112,10 @@ class Connection:
 
     async def turn_away(self, error: ProtocolError, linger: bool) -> None:
         """Say why no request is taken at all; cheap, for when there are far too many peers."""
-        wait = {"Retry-After": str(self._limits.retry_after_s)} if error.status == 503 else None
+        wait = {"Retry-After": str(self._limits.retry_after_s)} if error.fault.status == 503 else None
         self._service.refused(error, self._peer)
         try:
-            response = refusal(error.status, error.reason, error.detail, wait)
+            response = refusal(error.fault, error.detail, wait)
             await self._send(response_head(response, keep_alive=False), response)
             if linger:
                 await self._hang_up()
@@ -176,7 +177,7 @@ class Connection:
                     data = await self._reader.read(PIECE)
             except TimeoutError:
                 limit_s = self._limits.request_deadline_s
-                raise ProtocolError(408, "request-timeout", f"a request has {limit_s:g} s to arrive") from None
+                raise ProtocolError(Fault.REQUEST_TIMEOUT, f"a request has {limit_s:g} s to arrive") from None
             except OSError:
                 raise Disconnected from None
             if not data:
@@ -202,9 +203,9 @@ class Connection:
         """Return the answer to a request that ended in an error."""
         if not isinstance(error, ProtocolError):
             log.error("a request ended in an error", exc_info=error)
-            return refusal(500, "internal-error", "the gateway failed on this request; its log says why")
+            return refusal(Fault.INTERNAL_ERROR, "the gateway failed on this request; its log says why")
         self._service.refused(error, self._peer)
-        return refusal(error.status, error.reason, error.detail)
+        return refusal(error.fault, error.detail)
 
     async def _send_continue(self) -> None:
         await self._write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from edgemeta.errors import EdgemetaError, StorageError
-from edgemeta.http.head import encode_head
+from edgemeta.http.head import Fault, encode_head
 from edgemeta.http.http1 import Data, Event, ProtocolError, Request
 from edgemeta.storage import storing
 
@@ -61,9 +61,9 @@ def json_answer(status: int, value: Mapping[str, Any], headers: Mapping[str, str
     return Response(status, {"Content-Type": "application/json", **(headers or {})}, body)
 
 
-def refusal(status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the answer that says why: JSON {"error": reason, "detail": detail}. reason: short stable string."""
-    return json_answer(status, {"error": reason, "detail": detail}, headers)
+def refusal(fault: Fault, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer that says why: JSON {"error": the fault's word, "detail": detail}."""
+    return json_answer(fault.status, {"error": fault, "detail": detail}, headers)
 
 
 class Body:
@@ -141,7 +141,7 @@ class Body:
 
 
 def _too_large(max_bytes: int) -> ProtocolError:
-    return ProtocolError(413, "body-too-large", f"at most {max_bytes} bytes are taken for this request")
+    return ProtocolError(Fault.BODY_TOO_LARGE, f"at most {max_bytes} bytes are taken for this request")
 
 
 def _write(path: Path, mode: str, block: bytearray, last: bool) -> None:

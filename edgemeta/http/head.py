@@ -6,8 +6,8 @@ Where two programs could read the same head in two ways (request smuggling), it 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from http import HTTPStatus
-from typing import NoReturn
 from urllib.parse import parse_qsl
 
 from edgemeta.errors import EdgemetaError
@@ -20,15 +20,48 @@ _LENGTH = re.compile(r"[0-9]{1,15}")
 _NEEDS_LENGTH = ("POST", "PUT", "PATCH")
 
 
+class Fault(StrEnum):
+    """What can be wrong with a request: a short stable word, also a metric label, and its HTTP status."""
+
+    status: int
+
+    BAD_CHUNK = "bad-chunk", 400
+    BAD_EXPECTATION = "bad-expectation", 417
+    BAD_HEADER = "bad-header", 400
+    BAD_HOST = "bad-host", 400
+    BAD_LENGTH = "bad-length", 400
+    BAD_LINE_END = "bad-line-end", 400
+    BAD_QUERY = "bad-query", 400
+    BAD_REQUEST_LINE = "bad-request-line", 400
+    BAD_TARGET = "bad-target", 400
+    BAD_TRANSFER_ENCODING = "bad-transfer-encoding", 501
+    BAD_VERSION = "bad-version", 505
+    BODY_TOO_LARGE = "body-too-large", 413
+    HEAD_TOO_LARGE = "head-too-large", 431
+    INTERNAL_ERROR = "internal-error", 500
+    LENGTH_REQUIRED = "length-required", 411
+    PLAIN_TO_TLS_PORT = "plain-to-tls-port", 400
+    REQUEST_LINE_TOO_LONG = "request-line-too-long", 414
+    REQUEST_TIMEOUT = "request-timeout", 408
+    TLS_TO_PLAIN_PORT = "tls-to-plain-port", 400
+    TOO_MANY_CONNECTIONS = "too-many-connections", 503
+    TOO_MANY_HEADERS = "too-many-headers", 431
+
+    def __new__(cls, reason: str, status: int) -> "Fault":
+        fault = str.__new__(cls, reason)
+        fault._value_, fault.status = reason, status
+        return fault
+
+
 class ProtocolError(EdgemetaError):
     """The peer's bytes are not a request that is served here.
 
-    status: the HTTP status to answer with; reason: short stable string, also a metric label; detail: for people.
+    detail: for people.
     """
 
-    def __init__(self, status: int, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.status, self.reason, self.detail = status, reason, detail
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(f"{fault}: {detail}")
+        self.fault, self.detail = fault, detail
 
 
 @dataclass(frozen=True)
@@ -53,11 +86,6 @@ class Request:
 RequestLine = tuple[str, bytes, str]  # method, target, "1.0" or "1.1"
 
 
-def bad(reason: str, detail: str) -> NoReturn:
-    """Refuse bytes that are no HTTP."""
-    raise ProtocolError(400, reason, detail)
-
-
 def read_head(request_line: RequestLine, lines: Sequence[bytes]) -> Request:
     """Return the request that the header lines, without their ends, make of the request line. Raises ProtocolError."""
     method, target, version = request_line
@@ -65,7 +93,7 @@ def read_head(request_line: RequestLine, lines: Sequence[bytes]) -> Request:
     length = _body_length(method, version, headers)
     expect = headers.get("expect", "100-continue").lower()
     if expect != "100-continue":
-        raise ProtocolError(417, "bad-expectation", f"Expect: {expect[:40]!r}; only 100-continue is known")
+        raise ProtocolError(Fault.BAD_EXPECTATION, f"Expect: {expect[:40]!r}; only 100-continue is known")
     connection = {option.strip().lower() for option in headers.get("connection", "").split(",")}
     path, query = _split_target(target)
     return Request(
@@ -85,12 +113,14 @@ def read_request_line(line: bytes) -> RequestLine:
     """Return method, target and version. Raises ProtocolError."""
     parts = line.split(b" ")
     if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not parts[2].startswith(b"HTTP/"):
-        bad("bad-request-line", f"expected METHOD /path HTTP/1.1, got {line[:40]!r}")
+        raise ProtocolError(Fault.BAD_REQUEST_LINE, f"expected METHOD /path HTTP/1.1, got {line[:40]!r}")
     method, target, version = parts[0].decode("ascii"), parts[1], parts[2][5:]
     if version not in (b"1.0", b"1.1"):
-        raise ProtocolError(505, "bad-version", f"HTTP/1.1 is spoken here, not {parts[2][:20]!r}")
+        raise ProtocolError(Fault.BAD_VERSION, f"HTTP/1.1 is spoken here, not {parts[2][:20]!r}")
     if target != b"*" and not _TARGET.fullmatch(target):
-        bad("bad-target", "a target is /path or /path?query in visible ASCII, the rest percent-escaped")
+        raise ProtocolError(
+            Fault.BAD_TARGET, "a target is /path or /path?query in visible ASCII, the rest percent-escaped"
+        )
     return method, target, version.decode("ascii")
 
 
@@ -102,9 +132,9 @@ def _split_target(target: bytes) -> tuple[str, dict[str, str]]:
     try:
         pairs = parse_qsl((match[2] or b"").decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
-        bad("bad-query", "the query is not UTF-8 after percent-decoding")
+        raise ProtocolError(Fault.BAD_QUERY, "the query is not UTF-8 after percent-decoding") from None
     if len(dict(pairs)) != len(pairs):
-        bad("bad-query", "a name stands twice in the query")
+        raise ProtocolError(Fault.BAD_QUERY, "a name stands twice in the query")
     return match[1].decode("ascii"), dict(pairs)
 
 
@@ -117,7 +147,9 @@ def read_headers(lines: Sequence[bytes]) -> dict[str, str]:
     for line in lines:
         raw_name, colon, raw_value = line.partition(b":")
         if not colon or not _TOKEN.fullmatch(raw_name) or not _VALUE.fullmatch(raw_value):
-            bad("bad-header", f"expected Name: value on one line, without control characters, got {line[:40]!r}")
+            raise ProtocolError(
+                Fault.BAD_HEADER, f"expected Name: value on one line, without control characters, got {line[:40]!r}"
+            )
         name, value = raw_name.decode("ascii").lower(), raw_value.strip(b" \t").decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
@@ -126,20 +158,22 @@ def read_headers(lines: Sequence[bytes]) -> dict[str, str]:
 def _body_length(method: str, version: str, headers: Mapping[str, str]) -> int | None:
     """Return the body's length in bytes, or None for a body in chunks. A repeated header fails as a value."""
     if not _HOST.fullmatch(headers.get("host", "" if version == "1.0" else ",")):
-        bad("bad-host", "a request names its host once")
+        raise ProtocolError(Fault.BAD_HOST, "a request names its host once")
     length, coding = headers.get("content-length"), headers.get("transfer-encoding")
     if coding is not None:
         if length is not None or version == "1.0":
-            bad("bad-length", "a body has Content-Length, or Transfer-Encoding in HTTP/1.1, and never both")
+            raise ProtocolError(
+                Fault.BAD_LENGTH, "a body has Content-Length, or Transfer-Encoding in HTTP/1.1, and never both"
+            )
         if coding.lower() != "chunked":
-            raise ProtocolError(501, "bad-transfer-encoding", f"only chunked is known, not {coding[:40]!r}")
+            raise ProtocolError(Fault.BAD_TRANSFER_ENCODING, f"only chunked is known, not {coding[:40]!r}")
         return None
     if length is None:
         if method in _NEEDS_LENGTH:
-            raise ProtocolError(411, "length-required", f"{method} needs Content-Length or chunked transfer")
+            raise ProtocolError(Fault.LENGTH_REQUIRED, f"{method} needs Content-Length or chunked transfer")
         return 0
     if not _LENGTH.fullmatch(length):
-        bad("bad-length", f"Content-Length is one number of bytes, not {length[:40]!r}")
+        raise ProtocolError(Fault.BAD_LENGTH, f"Content-Length is one number of bytes, not {length[:40]!r}")
     return int(length)
 
 

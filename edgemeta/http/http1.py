@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn
 
-from edgemeta.http.head import ProtocolError, Request, bad, read_head, read_headers, read_request_line
+from edgemeta.http.head import Fault, ProtocolError, Request, read_head, read_headers, read_request_line
 
 __all__ = ["NEED_DATA", "Data", "EndOfMessage", "Event", "Limits", "Parser", "ProtocolError", "Request"]
 
@@ -102,25 +102,27 @@ class Parser:
         self._lines: list[bytes] = []
         self._body_left = 0
 
-    def _line(self, limit: int, status: int, reason: str) -> bytes | None:
+    def _line(self, limit: int, fault: Fault) -> bytes | None:
         """Take a line of at most `limit` bytes with its CR LF, and return it without; None when it is not complete."""
         end = self._buffer.find(b"\n", self._scanned, limit)
         if end < 0:
             if len(self._buffer) >= limit:
-                raise ProtocolError(status, reason, f"no line end within the {limit} bytes that are allowed here")
+                raise ProtocolError(fault, f"no line end within the {limit} bytes that are allowed here")
             self._scanned = len(self._buffer)
             return None
         line = bytes(self._buffer[: end + 1])
         del self._buffer[: end + 1]
         self._scanned = 0
         if not line.endswith(b"\r\n") or b"\r" in line[:-2]:
-            bad("bad-line-end", "lines end with CR LF, and neither of the two stands alone")
+            raise ProtocolError(Fault.BAD_LINE_END, "lines end with CR LF, and neither of the two stands alone")
         return line[:-2]
 
     def _request_line(self) -> Event | None:
         if self._buffer.startswith(b"\x16\x03"):
-            bad("tls-to-plain-port", "this port speaks plain HTTP: use http:// in the address, or turn on TLS here")
-        line = self._line(min(self._limits.max_request_line_bytes, self._head_left), 414, "request-line-too-long")
+            raise ProtocolError(
+                Fault.TLS_TO_PLAIN_PORT, "this port speaks plain HTTP: use http:// in the address, or turn on TLS here"
+            )
+        line = self._line(min(self._limits.max_request_line_bytes, self._head_left), Fault.REQUEST_LINE_TOO_LONG)
         if line is None:
             return NEED_DATA
         first = self._head_left == self._limits.max_head_bytes
@@ -131,7 +133,7 @@ class Parser:
         return None
 
     def _header_line(self) -> Event | None:
-        line = self._line(self._head_left, 431, "head-too-large")
+        line = self._line(self._head_left, Fault.HEAD_TOO_LARGE)
         if line is None:
             return NEED_DATA
         self._head_left -= len(line) + 2
@@ -139,7 +141,7 @@ class Parser:
             return self._request()
         self._lines.append(line)
         if len(self._lines) > self._limits.max_headers:
-            raise ProtocolError(431, "too-many-headers", f"at most {self._limits.max_headers} headers are read")
+            raise ProtocolError(Fault.TOO_MANY_HEADERS, f"at most {self._limits.max_headers} headers are read")
         return None
 
     def _request(self) -> Request:
@@ -155,12 +157,14 @@ class Parser:
         return self._data() if self._body_left else self._end()
 
     def _chunk_size(self) -> Event | None:
-        line = self._line(self._limits.max_chunk_line_bytes, 400, "bad-chunk")
+        line = self._line(self._limits.max_chunk_line_bytes, Fault.BAD_CHUNK)
         if line is None:
             return NEED_DATA
         match = _CHUNK_SIZE.fullmatch(line)
         if match is None:
-            bad("bad-chunk", f"a chunk starts with its size in hexadecimal digits, not with {line[:20]!r}")
+            raise ProtocolError(
+                Fault.BAD_CHUNK, f"a chunk starts with its size in hexadecimal digits, not with {line[:20]!r}"
+            )
         self._chunk_left = int(match[1], 16)
         if self._chunk_left > self._body_left:
             self._too_large()
@@ -179,13 +183,13 @@ class Parser:
         if bytes(self._buffer[:2]) in (b"", b"\r"):
             return NEED_DATA
         if not self._buffer.startswith(b"\r\n"):
-            bad("bad-chunk", "a chunk's data is longer than its size said")
+            raise ProtocolError(Fault.BAD_CHUNK, "a chunk's data is longer than its size said")
         del self._buffer[:2]
         self._step = self._chunk_size
         return None
 
     def _trailer(self) -> Event | None:
-        line = self._line(self._head_left, 431, "head-too-large")
+        line = self._line(self._head_left, Fault.HEAD_TOO_LARGE)
         if line is None:
             return NEED_DATA
         self._head_left -= len(line) + 2
@@ -215,4 +219,4 @@ class Parser:
 
     def _too_large(self) -> NoReturn:
         limit = self._limits.max_body_bytes
-        raise ProtocolError(413, "body-too-large", f"a body has at most {limit} bytes here")
+        raise ProtocolError(Fault.BODY_TOO_LARGE, f"a body has at most {limit} bytes here")

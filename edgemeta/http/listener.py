@@ -18,14 +18,15 @@ from contextlib import suppress
 from edgemeta.errors import InputError
 from edgemeta.http.connection import Connection, Handler, Protocol, Service
 from edgemeta.http.door import Door
+from edgemeta.http.head import Fault
 from edgemeta.http.http1 import Limits, ProtocolError
 
 BACKLOG = 1024  # connections the kernel holds until they are accepted: devices come back all at once
 # Bytes in the kernel for each connection, which may double them: enough for 1 MB/s up and 2.5 MB/s down over a line
 # of 50 ms, and far more nearby. Left to itself the kernel gives a slow reader 2.5 MB and more.
 RECEIVE_BUFFER, SEND_BUFFER = 1 << 16, 1 << 17
-BUSY = ProtocolError(503, "too-many-connections", "the gateway is busy: try again later")
-TLS_ONLY = ProtocolError(400, "plain-to-tls-port", "this port speaks TLS: use https:// in the address, or a join file")
+BUSY = ProtocolError(Fault.TOO_MANY_CONNECTIONS, "the gateway is busy: try again later")
+TLS_ONLY = ProtocolError(Fault.PLAIN_TO_TLS_PORT, "this port speaks TLS: use https:// in the address, or a join file")
 
 
 class Listener:

@@ -10,8 +10,9 @@ from edgemeta.errors import ConfigError, StorageError
 from edgemeta.fed.client import Update
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory, write_parts
-from edgemeta.fed.messages import Refused, encode_evaluation, encode_update
+from edgemeta.fed.messages import encode_evaluation, encode_update
 from edgemeta.fed.plan import Plan, resolve
+from edgemeta.fed.refusal import Refused
 from edgemeta.nn import Dense, Model
 from edgemeta.nn.files import load_parameters
 

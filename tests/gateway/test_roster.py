@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edgemeta.errors import ConfigError, StorageError
-from edgemeta.fed.messages import Refused
+from edgemeta.fed.refusal import Refused
 from edgemeta.gateway.roster import Roster
 
 pytestmark = pytest.mark.board

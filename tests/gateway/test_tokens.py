@@ -16,7 +16,7 @@ from gateways import ACCEPTED, Device, Gateway, key_of, no_gateway_left, own_add
 from runs import command_line
 
 from edgemeta.errors import ConfigError, StorageError
-from edgemeta.fed.messages import Refused
+from edgemeta.fed.refusal import Refused
 from edgemeta.gateway.tokens import Tokens, enroll, read_register, revoke, set_operator
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64

@@ -36,9 +36,9 @@ def events(pieces, limits=LIMITS):
                 said += [body, event] if isinstance(event, EndOfMessage) else [event]
                 body = b""
         except ProtocolError as error:
-            with pytest.raises(ProtocolError, match=error.reason):
+            with pytest.raises(ProtocolError, match=error.fault):
                 parser.next_event()
-            return [*said, body, (error.status, error.reason)]
+            return [*said, body, (error.fault.status, str(error.fault))]
     return [*said, body] if body else said
 
 
@@ -183,7 +183,7 @@ def test_an_endless_line_is_refused_after_the_bytes_allowed_whatever_its_pieces(
                 fed += size
                 parser.receive(b"x" * size)
                 parser.next_event()
-        assert refused.value.status == (414 if start == b"GET /" else 431)
+        assert refused.value.fault.status == (414 if start == b"GET /" else 431)
         assert fed <= LIMITS.max_head_bytes + size
 
 
