@@ -56,7 +56,8 @@ Route = Callable[..., Awaitable[Response]]
 async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
     """Answer one request, or say with a stable reason why not. Raises ProtocolError for a body that is none."""
     try:
-        return await _route(request)(gateway, request, body)
+        route, parameters = _route(request)
+        return await route(gateway, request, body, **parameters)
     except Refused as error:
         refused = error
     except StorageError as error:
@@ -80,13 +81,13 @@ def _headers(reason: Reason) -> Mapping[str, str]:
     return {}
 
 
-def _route(request: Request) -> Route:
-    for method, pattern, route in ROUTES:
-        match = re.fullmatch(pattern, request.path)
-        if match:
+def _route(request: Request) -> tuple[Route, dict[str, int]]:
+    """Return who answers, and the numbers in the path, by the names that the routes have for them."""
+    for method, path, route in ROUTES:
+        if match := re.fullmatch(path.replace("{round}", "(?P<round_number>[0-9]{1,9})"), request.path):
             if request.method != method:
                 raise Refused(Reason.WRONG_METHOD, f"{request.path} takes {method}, not {request.method}")
-            return route
+            return route, {name: int(digits) for name, digits in match.groupdict().items()}
     raise Refused(Reason.NOT_FOUND, f"there is no {request.path[:100]} here")
 
 
@@ -183,14 +184,14 @@ async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
     return Response(200, headers, [header, FilePart(file.fileno(), 4 * gateway.size, start)])
 
 
-async def _update(gateway: Gateway, request: Request, body: Body) -> Response:
-    await gateway.deliver(_session(gateway, request), _round(request), body)
+async def _update(gateway: Gateway, request: Request, body: Body, round_number: int) -> Response:
+    await gateway.deliver(_session(gateway, request), round_number, body)
     return json_answer(200, {"accepted": True})
 
 
-async def _evaluation(gateway: Gateway, request: Request, body: Body) -> Response:
+async def _evaluation(gateway: Gateway, request: Request, body: Body, round_number: int) -> Response:
     participant = _session(gateway, request)
-    await gateway.deliver_evaluation(participant, _round(request), await body.read(MAX_EVALUATION_BYTES))
+    await gateway.deliver_evaluation(participant, round_number, await body.read(MAX_EVALUATION_BYTES))
     return json_answer(200, {"accepted": True})
 
 
@@ -239,8 +240,8 @@ ROUTES: list[tuple[str, str, Route]] = [
     ("POST", "/v1/join", _join),
     ("GET", "/v1/run", _run),
     ("GET", "/v1/work", _work),
-    ("POST", "/v1/rounds/[0-9]{1,9}/update", _update),
-    ("POST", "/v1/rounds/[0-9]{1,9}/evaluation", _evaluation),
+    ("POST", "/v1/rounds/{round}/update", _update),
+    ("POST", "/v1/rounds/{round}/evaluation", _evaluation),
     ("GET", "/v1/model", _model),
     ("GET", "/status.json", _status),
     ("GET", "/healthz", _healthz),
@@ -269,10 +270,6 @@ def _session(gateway: Gateway, request: Request) -> int:
     if participant is None:
         raise Refused(Reason.UNKNOWN_SESSION, "join first, then send its session as 'Authorization: Bearer SESSION'")
     return participant
-
-
-def _round(request: Request) -> int:
-    return int(request.path.split("/")[3])
 
 
 def _wait(text: str) -> float:
