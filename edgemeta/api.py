@@ -78,7 +78,7 @@ def name_of(config: RunConfig) -> str:
     return ", then ".join(dict.fromkeys(phase.algorithm for phase in config.phases))
 
 
-def baselines(prepared: Prepared, jobs: int = 1, **hooks: Any) -> dict[str, dict[str, Any]]:
+def baselines(prepared: Prepared, jobs: int = 1, **hooks: Any) -> dict[str, Mapping[str, Any]]:
     """Return the summaries of plain FedAvg, and of everyone training alone, on a run's budget of gradients."""
     plain = replace(prepared, config=fedavg_of(prepared.config))
     theta = prepared.network.init(prepared.config.seed)

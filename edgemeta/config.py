@@ -7,7 +7,7 @@ them); what follows from the data (input shape, classes) is filled in there too.
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class PhaseConfig:
     lr_decay: float = number(1.0, 0, 1, above=True)
     inner_lr: float = number(0.05, 0, above=True)
     inner_steps: int = number(1, 1)
+    upload: str = "float32"
+    settings: Mapping[str, float] = field(default_factory=dict)  # of the algorithm, as its row declares them
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class ServerConfig:
     round_deadline_s: float = number(600.0, 0, above=True)
     optimizer: str = "sgd"
     aggregator: str = "mean"
+    optimizer_settings: Mapping[str, float] = field(default_factory=dict)
+    aggregator_settings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ def assign(settings: dict[str, Any], text: str) -> None:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Return nested dicts and lists, without the settings that are None."""
+    """Return nested dicts and lists, without the settings that are None or an empty table."""
     return _plain(asdict(config))  # type: ignore[no-any-return]
 
 
@@ -194,7 +198,7 @@ def _item(items: list[Any], part: str, key: str) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
+        return {key: _plain(item) for key, item in value.items() if item is not None and item != {}}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
@@ -208,4 +212,6 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 # JSON's strings, numbers and lists are TOML's too, but for two: infinities, which are refused on reading, and the
 # control character 127, which TOML wants escaped.
 def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(item)}' for key, item in value.items())} }}"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -8,7 +8,7 @@ import difflib
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -17,6 +17,11 @@ from edgemeta.errors import ConfigError
 
 Record = TypeVar("Record")
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """The settings of what has nothing to be set."""
 
 
 def number(default: Any, low: float, high: float = math.inf, *, above: bool = False) -> Any:

@@ -1,17 +1,18 @@
 """Real gateways and devices in processes of their own, for several tests."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import taught as taught_learners
 from runs import without_seconds
 
 from edgemeta.bench.loopback import Process, start
 from edgemeta.config import config_from, to_toml
-from edgemeta.meta.learners import GradientAt, Learner
 
 SPEC = "synthetic:samples=120,size=8"
 RUN = """
@@ -26,12 +27,11 @@ rounds = 2
 """
 
 
-def _counting(model: Any, vectors: Any, batches: Any, recipe: Any, workspace: Any) -> Any:
-    return [], {"theta": GradientAt(vectors["theta"], batches[0]), "count": np.full(1, -1 / recipe.lr, np.float32)}
-
-
-# A learner that counts its own steps in a vector that never travels.
-COUNTING = Learner(_counting, lambda _: 1, lambda _: 1, "none", {"count": lambda _: np.zeros(1, np.float32)})
+def taught(*arguments: object, log: Path) -> Process:
+    """Start the command line with the learners of `taught.py`; what it says on standard error goes to `log`."""
+    command = [sys.executable, taught_learners.__file__, *map(str, arguments)]
+    with open(log, "a") as file:
+        return Process(command, stdout=subprocess.PIPE, stderr=file, text=True)
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> Path:

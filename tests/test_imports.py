@@ -138,7 +138,7 @@ def test_a_device_loads_no_coordinator_and_no_gateway():
     rooms = {name.split(".")[1] for name in loaded}
     assert not rooms & {"gateway", "http", "api", "bench", "jobs", "page"}
     fed = {name.removeprefix("edgemeta.fed.") for name in loaded if name.startswith("edgemeta.fed.")}
-    assert not fed & {"coordinator", "directory", "simulation", "aggregate", "plan", "selection", "progress"}
+    assert not fed & {"coordinator", "directory", "simulation", "aggregate", "plan", "selection", "server_step"}
 
 
 def test_a_gateway_loads_no_device():

@@ -16,7 +16,7 @@ from edgemeta.cli import commands
 from edgemeta.config import DataConfig, EvaluationConfig, PhaseConfig
 from edgemeta.fed.messages import MAX_SAMPLES
 from edgemeta.fed.refusal import Reason
-from edgemeta.gateway.gateway import UPDATE_EXTRA_BYTES
+from edgemeta.fed.upload import HEAD_BYTES
 from edgemeta.gateway.routes import MAX_EVALUATION_BYTES, MAX_JOIN_BYTES, MAX_WAIT_S, ROUTES, STATUS
 from edgemeta.http.exchange import BLOCK
 from edgemeta.http.head import Fault
@@ -87,7 +87,7 @@ def test_the_limits_on_the_page_are_those_of_the_code():
         "all headers": f"{limits.max_head_bytes:,} bytes, {limits.max_headers} headers",
         "body of join": f"{MAX_JOIN_BYTES:,} bytes",
         "body of an evaluation": f"{MAX_EVALUATION_BYTES:,} bytes",
-        "body of an update": f"4 bytes a parameter + {UPDATE_EXTRA_BYTES:,} bytes",
+        "body of an update": f"4 bytes a parameter + {HEAD_BYTES:,} bytes",
         "a whole request, from its first byte to its last": f"{limits.request_deadline_s:g} s",
         "a connection on which nothing happens": f"{limits.idle_s:g} s, then it is closed",
         "a reader of an answer": f"{limits.write_stall_s:g} s for each {BLOCK >> 10} KiB, then it is cut",
@@ -105,7 +105,7 @@ def test_the_limits_on_the_security_page_are_those_of_the_code_and_its_commands_
         "request line": f"{limits.max_request_line_bytes:,} bytes",
         "all headers": f"{limits.max_head_bytes:,} bytes, {limits.max_headers} headers",
         "body of a join, of an evaluation": f"{MAX_JOIN_BYTES:,}, {MAX_EVALUATION_BYTES:,} bytes",
-        "body of an update": f"4 bytes a parameter + {UPDATE_EXTRA_BYTES:,} bytes",
+        "body of an update": f"4 bytes a parameter + {HEAD_BYTES:,} bytes",
         "a whole request": f"{limits.request_deadline_s:g} s",
         "silence, and a TLS handshake": f"{limits.idle_s:g} s",
         "a reader of an answer": f"{limits.write_stall_s:g} s for each {BLOCK >> 10} KiB",

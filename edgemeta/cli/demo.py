@@ -40,7 +40,7 @@ def demo() -> None:
     )
 
 
-def _over_http(folder: Path, count: int, source: str, progress: Any) -> dict[str, Any]:
+def _over_http(folder: Path, count: int, source: str, progress: Any) -> Any:
     """Run a gateway and `count` devices to the end, showing each round, and return the run's summary."""
     from edgemeta.bench.loopback import device, ended, gateway, records
     from edgemeta.errors import EdgemetaError

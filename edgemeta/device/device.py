@@ -22,14 +22,14 @@ from edgemeta.device.own import Source
 from edgemeta.device.personal import in_use, newest, personalise, settings_of
 from edgemeta.device.profile import Profile, read_profile
 from edgemeta.device.state import DeviceState
-from edgemeta.device.tasks import Done, Tasks
+from edgemeta.device.tasks import Done, Task, Tasks
 from edgemeta.errors import ConfigError, DataError, DivergedError, InputError, StorageError
-from edgemeta.fed.messages import Work
+from edgemeta.fed.messages import most_task_bytes
+from edgemeta.fed.progress import Stage
 from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
 from edgemeta.meta import TrainedModel
 from edgemeta.nn import Vector
-from edgemeta.nn.files import MAX_HEADER_BYTES
 
 log = logging.getLogger("edgemeta")
 
@@ -165,11 +165,11 @@ class Device:
             if task is None and self._known:
                 return self._ask(run, wait_s)
             if task is not None:
-                train = task[0].kind == "train"
+                train = task.work.kind is Stage.TRAIN
                 if not (state.update if train else state.scores).exists():  # local work needs no gateway
                     return tasks.train(run, budget_s) if train else tasks.evaluate(run)
                 if self._known:
-                    return self._deliver(run, *task)
+                    return self._deliver(run, task)
         return self._join()
 
     def _join(self) -> Done:
@@ -212,11 +212,12 @@ class Device:
         if task is None:
             self._known = False  # join again to learn what run this is
             raise Away("it sent a task that does not fit what it said of the run")
-        what = "training" if task[0].kind == "train" else "evaluation"
-        return Done("task", f"{what} of round {task[0].round} has come")
+        what = "training" if task.work.kind is Stage.TRAIN else "evaluation"
+        return Done("task", f"{what} of round {task.work.round} has come")
 
-    def _deliver(self, run: Joined, work: Work, theta: Vector) -> Done:
-        train = work.kind == "train"
+    def _deliver(self, run: Joined, task: Task) -> Done:
+        train = task.work.kind is Stage.TRAIN
+        work = task.work
         what = "update" if train else "evaluation"
         body = self._state.update if train else self._state.scores.read_bytes()
         answer = self._call("POST", f"/v1/rounds/{work.round}/{what}", body=body)
@@ -231,7 +232,7 @@ class Device:
         self._tasks.done()
         if not train:
             self._keep(adaptation={"evaluation": asdict(work.evaluation), "batch_size": work.recipe.batch_size})
-            self._personalise(run, theta, work.round)
+            self._personalise(run, task.vectors["theta"], work.round)
         return Done("delivered", f"delivered the {what} of round {work.round}")
 
     def _over(self, run: Joined) -> Done:
@@ -264,7 +265,7 @@ class Device:
     def _call(self, method: str, path: str, **how: Any) -> Answer:
         """Ask as the participant that this device is; raises Away when the gateway does not know it (any more)."""
         assert self._run is not None
-        most = 8 + MAX_HEADER_BYTES + 4 * self._run.network.layout.size
+        most = most_task_bytes(self._run.network)
         answer = self._gateway.call(method, path, session=self._run.session, max_bytes=most, **how)
         if answer.status == 401:
             self._known = False

@@ -10,6 +10,7 @@ from edgemeta.device.joined import Joined
 from edgemeta.device.state import DeviceState
 from edgemeta.errors import ConfigError, ModelFileError
 from edgemeta.fed.messages import Work, read_work
+from edgemeta.fed.progress import Stage
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import Samples, TrainedModel, adapt, load_model
 from edgemeta.nn import Vector
@@ -31,7 +32,7 @@ def settings_of(kept: Any) -> Settings:
 
 def model_round(work: Work) -> int:
     """Return the round that led to the model which a task carries."""
-    return work.round if work.kind == "evaluate" else work.round - 1
+    return work.round if work.kind is Stage.EVALUATE else work.round - 1
 
 
 def newest(state: DeviceState, run: Joined) -> tuple[Vector, int] | None:
@@ -39,10 +40,10 @@ def newest(state: DeviceState, run: Joined) -> tuple[Vector, int] | None:
     found: dict[int, Vector] = {}
     for path in (state.work, state.last):
         try:
-            work, theta = read_work(path, run.network.layout)
+            work, vectors = read_work(path, run.network)
         except ModelFileError:
             continue
-        found[model_round(work)] = np.asarray(theta)
+        found[model_round(work)] = np.asarray(vectors["theta"])
     try:
         network, theta, _, number = load_parameters(state.model)
     except ModelFileError:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,13 @@ class Done:
         return self.text
 
 
+class Task(NamedTuple):
+    """A task, and the vectors that came with it."""
+
+    work: Work
+    vectors: dict[str, Vector]
+
+
 class Tasks:
     """The task in a state directory, and what a device makes of it. Raises StorageError, DataError, DivergedError."""
 
@@ -58,21 +66,21 @@ class Tasks:
         # A process that ends after each call of `step` must get on; one that calls it in a loop may write less often.
         self._saved, self._save_at = False, 0.0
         self.training = False  # is a local step at work now, which would be lost if it were cut off?
-        self._task: tuple[Work, Vector] | None = None
+        self._task: Task | None = None
         self._local: LocalState | None = None
         self._part: Participant | None = None
         self._loaded: Participant | None = None
 
-    def current(self, run: Joined) -> tuple[Work, Vector] | None:
-        """Return the task to do and its parameters; one that cannot be used is dropped, with a warning."""
+    def current(self, run: Joined) -> Task | None:
+        """Return the task to do; one that cannot be used is dropped, with a warning."""
         if self._task is None and self._state.work.exists():
             try:
-                work, theta = read_work(self._state.work, run.network.layout)
+                work, vectors = read_work(self._state.work, run.network)
                 if (work.participant, work.seed) != (run.participant, run.seed):
                     raise ModelFileError(f"the task is for participant {work.participant} of another run")
-                if not np.isfinite(theta).all():
+                if not all(np.isfinite(vector).all() for vector in vectors.values()):
                     raise ModelFileError("the task's parameters are not all finite")
-                self._task = work, np.asarray(theta)
+                self._task = Task(work, {name: np.asarray(vector) for name, vector in vectors.items()})
             except ModelFileError as error:
                 log.warning("%s: dropped", error)
                 self.drop()
@@ -99,10 +107,10 @@ class Tasks:
     def train(self, run: Joined, budget_s: float) -> Done:
         """Take local steps until the budget is used; after the last one, leave the update in the state directory."""
         assert self._task is not None
-        (work, theta), state, data = self._task, self._state, self.data(run).train
+        (work, vectors), state, data = self._task, self._state, self.data(run).train
         if self._local is None:
             self._guard.check(run.network, work.recipe.batch_size, data.size)
-        local, began = self._local_state(run, work, theta), self._clock()
+        local, began = self._local_state(run, work, vectors), self._clock()
         total, whole = steps_in(work.recipe, data.size), False
         first, first_at = local.step + 1, began  # the first step here has the samples to read too: it is not typical
         self.training = True
@@ -126,9 +134,9 @@ class Tasks:
             raise
         finally:
             self.training = False
-        update = finish(work.recipe, {"theta": theta}, local, data.size)
+        update = finish(work.recipe, vectors, local, data.size)
         save_private(state.path, work.round, work.counted, update.private)
-        write_atomic(state.update, encode_update(update, work.round, work.layout))
+        write_atomic(state.update, encode_update(update, work.round, work.layout, work.recipe.upload))
         self._local = None
         if self._partition_id is None:
             self.release()  # a folder is looked at again for the next task, as it may have grown
@@ -148,10 +156,10 @@ class Tasks:
     def evaluate(self, run: Joined) -> Done:
         """Score the task's model, and leave the scores in the state directory."""
         assert self._task is not None
-        (work, theta), data = self._task, self.data(run)
+        (work, vectors), data = self._task, self.data(run)
         self._guard.check(run.network, work.recipe.batch_size, data.train.size + data.test.size)
         scores = evaluate(
-            *(run.network, theta, data.train, data.test),
+            *(run.network, vectors["theta"], data.train, data.test),
             *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
         )
         write_atomic(self._state.scores, [encode_evaluation(scores)])
@@ -178,7 +186,7 @@ class Tasks:
         """Keep the local steps done so far."""
         try:
             if self._task and self._local and self._local.step:
-                self._save_local(self._task[0], self._local)
+                self._save_local(self._task.work, self._local)
         except StorageError as error:
             log.warning("the last local steps are lost: %s", error)
         self._task = self._local = self._loaded = None
@@ -187,14 +195,14 @@ class Tasks:
         shape, classes = run.network.input_shape, run.classes
         return own_part(self._source, shape, classes, run.data, run.seed, number, cut=cut)
 
-    def _local_state(self, run: Joined, work: Work, theta: Vector) -> LocalState:
+    def _local_state(self, run: Joined, work: Work, vectors: dict[str, Vector]) -> LocalState:
         if self._local is None:
             try:
                 private = load_private(self._state.path, work.counted)
             except ModelFileError as error:
                 log.warning("%s: what this device kept to itself begins anew", error)
                 private = {}
-            self._local = self._state.load_local(work) or begin(run.network, work.recipe, {"theta": theta}, private)
+            self._local = self._state.load_local(work) or begin(run.network, work.recipe, vectors, private)
             self._save_at = self._clock() + SAVE_EVERY_S
         return self._local
 

@@ -1,7 +1,18 @@
 """Where a run is."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
+
+FORMAT = "edgemeta-progress/1"
+
+
+class Stage(StrEnum):
+    """What a round is doing, and what a participant is asked to do."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    OVER = "over"
 
 
 @dataclass(frozen=True)
@@ -14,7 +25,7 @@ class Progress:
     """
 
     round: int = 0
-    stage: str = "evaluate"
+    stage: Stage = Stage.EVALUATE
     model: int = 0
     attempt: int = 0
     cohort: list[int] = field(default_factory=list)

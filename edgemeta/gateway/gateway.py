@@ -10,13 +10,16 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from edgemeta.errors import StorageError
 from edgemeta.fed.coordinator import Coordinator
+from edgemeta.fed.messages import task_bytes
+from edgemeta.fed.progress import Stage
 from edgemeta.fed.refusal import Reason, Refused
+from edgemeta.fed.scores import Record
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.tokens import Tokens, digest
 from edgemeta.http.exchange import Body, off_loop
@@ -26,13 +29,20 @@ from edgemeta.storage import storing
 log = logging.getLogger("edgemeta")
 
 TICK_S = 1.0  # how often the coordinator is asked when nothing happens
-UPDATE_EXTRA_BYTES = 1 << 16  # of an update beside its parameters: a header of some hundred bytes, with much room
 EXPECTED = (
     Reason.RUN_OVER,
     Reason.STOPPING,
     Reason.STORAGE,
 )  # refusals that are part of a run's life, or logged by themselves
 SHOWN = 5  # names of missing devices in a line of the log; the others are counted
+
+
+class Outgoing(NamedTuple):
+    """A task as it is sent: the message's header, the open model file, and the vectors that go with theta."""
+
+    header: bytes
+    model: BinaryIO
+    beside: list[memoryview]
 
 
 class Gateway:
@@ -46,7 +56,7 @@ class Gateway:
         coordinator: Coordinator,
         roster: Roster,
         tokens: Tokens,
-        on_round: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        on_round: Callable[[Record], None] = lambda _: None,
     ) -> None:
         self.coordinator, self.roster, self.tokens, self._on_round = coordinator, roster, tokens, on_round
         self.size = coordinator.model.layout.size
@@ -86,23 +96,23 @@ class Gateway:
         participant = self.roster.find(session)
         return None if participant is None or not self._may(participant) else participant
 
-    async def work(self, participant: int, wait_s: float) -> tuple[bytes, BinaryIO] | None:
-        """Return a participant's task as the message's header and the open model file, or None after wait_s seconds.
+    async def work(self, participant: int, wait_s: float) -> Outgoing | None:
+        """Return a participant's task, or None when there is none for it within wait_s seconds.
 
         The file is opened while nobody else can ask, as the next round removes it; the caller closes it.
         """
         end = time.monotonic() + wait_s
         while True:
             changed = self._changed  # taken before asking: what changes after that is not missed
-            async with self._turn():
+            async with self._turn() as coordinator:
                 self._check(participant)
                 task = await off_loop(self.coordinator.work, participant, time.monotonic())
                 self.heard[participant] = time.monotonic()
                 if task is not None:
                     file = open(self.coordinator.model_path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
-                    header = task.header(self.size)
-                    self.traffic["bytes_down"] += len(header) + 4 * self.size
-                    return header, file
+                    header = task.header(coordinator.sizes)
+                    self.traffic["bytes_down"] += task_bytes(header, coordinator.sizes)
+                    return Outgoing(header, file, [vector.data for vector in coordinator.beside.values()])
             if self.coordinator.finished:
                 raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
             left_s = end - time.monotonic()
@@ -115,11 +125,11 @@ class Gateway:
     async def deliver(self, participant: int, round_number: int, body: Body) -> None:
         """Accept an update: when this returns, it is on disk and will count, or has counted already."""
         self.heard[participant] = time.monotonic()
-        if not self.coordinator.is_new("train", participant, round_number):
+        if not self.coordinator.is_new(Stage.TRAIN, participant, round_number):
             return  # and what is refused raised: neither wears the card out
         path = self._incoming / f"{participant:06d}-{next(self._uploads)}"
         try:
-            self.traffic["bytes_up"] += await body.save(path, 4 * self.size + UPDATE_EXTRA_BYTES)
+            self.traffic["bytes_up"] += await body.save(path, self.coordinator.most_update_bytes)
             async with self._turn():
                 self._check(participant)
                 await off_loop(self.coordinator.deliver, participant, round_number, path, time.monotonic())
@@ -176,7 +186,7 @@ class Gateway:
         coordinator, progress = self.coordinator, self.coordinator.progress
         if coordinator.finished:
             return "the run is over"
-        what = f"round {progress.round}" + (", evaluation" if progress.stage == "evaluate" else "")
+        what = f"round {progress.round}" + (", evaluation" if progress.stage is Stage.EVALUATE else "")
         if not progress.cohort:
             return f"{what}: {len(coordinator.joined)} of {coordinator.quorum} training devices have joined"
         missing = [self.roster.name(k) for k in coordinator.missing]

@@ -8,12 +8,12 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from edgemeta import __version__
 from edgemeta.config import to_dict
 from edgemeta.errors import StorageError
+from edgemeta.fed.messages import told
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.http.exchange import Body, FilePart, Response, json_answer
@@ -119,13 +119,12 @@ async def _run(gateway: Gateway, request: Request, _: Body) -> Response:
     """Answer what a device wants to know before it joins: it costs no place in the run."""
     owner = _enrolled(gateway, request)[1]
     plan, number = gateway.coordinator.plan, gateway.coordinator.progress.round
-    recipe = {key: value for key, value in asdict(plan.recipe(max(number, 1))).items() if value is not None}
     facts = {
         "protocol": PROTOCOL,
         "time": round(time.time()),
         "name": owner,
         "round": number,
-        "recipe": recipe,
+        "recipe": told(plan.recipe(max(number, 1))),
         "round_deadline_s": plan.config.server.round_deadline_s,
     }
     return json_answer(200, facts | _described(gateway))
@@ -176,12 +175,11 @@ async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
         raise Refused(Reason.STOPPING, "the gateway is being stopped: try again later")
     if task is None:
         return Response(204, {"Retry-After": str(1 if wait_s >= 1 else RETRY_S)})
-    header, file = task
-    asyncio.get_running_loop().call_soon(file.close)  # the listener has its own descriptor by then
-    start = 8 + int.from_bytes(file.read(8), "little")  # a model's data is the whole vector, in the layout's order
+    asyncio.get_running_loop().call_soon(task.model.close)  # the listener has its own descriptor by then
+    start = 8 + int.from_bytes(task.model.read(8), "little")  # a model's data is the whole vector, in order
     left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
     headers = TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}
-    return Response(200, headers, [header, FilePart(file.fileno(), 4 * gateway.size, start)])
+    return Response(200, headers, [task.header, FilePart(task.model.fileno(), 4 * gateway.size, start), *task.beside])
 
 
 async def _update(gateway: Gateway, request: Request, body: Body, round_number: int) -> Response:

@@ -6,17 +6,18 @@ import secrets
 import signal
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edgemeta.config import RunConfig
 from edgemeta.errors import ConfigError
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.plan import Plan
-from edgemeta.gateway.gateway import UPDATE_EXTRA_BYTES, Gateway
+from edgemeta.fed.scores import Record
+from edgemeta.fed.upload import most_bytes
+from edgemeta.gateway.gateway import Gateway
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.routes import answer
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
@@ -24,6 +25,7 @@ from edgemeta.http.http1 import Limits
 from edgemeta.http.listener import serve
 from edgemeta.link.address import is_local
 from edgemeta.link.notify import notify, watchdog_s
+from edgemeta.meta.learners import sizes
 from edgemeta.nn import Model, Vector
 
 log = logging.getLogger("edgemeta")
@@ -39,7 +41,7 @@ async def run_gateway(
     *,
     stopped: asyncio.Future[int],
     on_listening: Callable[[int], None],
-    on_round: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    on_round: Callable[[Record], None] = lambda _: None,
     tls: ssl.SSLContext | None = None,
     insecure: bool = False,
 ) -> int:
@@ -62,7 +64,8 @@ async def run_gateway(
         log.info("run in %s: %s with %d parameters; %s", state, network.name, gateway.size, gateway.waiting_for())
         if tokens.required:
             log.info("devices join with the token of their join file ('edgemeta enroll'): %d enrolled", tokens.enrolled)
-        limits = Limits(max_body_bytes=4 * gateway.size + UPDATE_EXTRA_BYTES)
+        updates = (most_bytes(sizes(network, phase.algorithm), phase.upload) for phase in config.phases)
+        limits = Limits(max_body_bytes=max(updates))
         listener = await serve(partial(answer, gateway), host, port, limits, tls)
         gateway.listener_refusals = listener.refusals
         watch = asyncio.create_task(gateway.watch())

@@ -24,6 +24,7 @@ from edgemeta.storage import write_atomic
 FORMAT = "edgemeta/1"
 MAX_HEADER_BYTES = 1 << 20  # a header names tensors and carries settings; ours are a few kB
 DTYPES: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
     "I64": np.dtype("<i8"),

@@ -9,13 +9,12 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import numpy as np
-import processes
 import pytest
-from processes import COUNTING, SPEC, assert_same_run, end, write_config
+from processes import SPEC, assert_same_run, end, taught, write_config
 from runs import TINY, arrays, command_line
+from taught import COUNTING
 
 import edgemeta
 from edgemeta import Device
@@ -328,12 +327,7 @@ def test_private_state_advances_once_a_round_whatever_is_cut_off(tmp_path, monke
     """Each round's work is done twice, by a learner that counts its own steps in a vector that never travels."""
     monkeypatch.setitem(LEARNERS, "counting", COUNTING)
     config = write_config(tmp_path, ALONE | {"phases": [{"algorithm": "counting", "rounds": 3, "local_steps": 2}]})
-    script = "import sys; sys.path.insert(0, sys.argv.pop(1)); import processes; from edgemeta.cli import main\n"
-    script += "from edgemeta.meta.learners import LEARNERS; LEARNERS['counting'] = processes.COUNTING\n"
-    script += "main(sys.argv[1:])"
-    arguments = ["server", "--config", config, "--port", "0", "--state", tmp_path / "served"]
-    command = [sys.executable, "-c", script, Path(processes.__file__).parent, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = taught("server", "--config", config, "--port", 0, "--state", tmp_path / "served", log=tmp_path / "log")
     try:
         url = process.stdout.readline().split()[-1]
         for _ in range(3):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from edgemeta.fed.aggregate import BLOCK, sgd, weighted_mean
+from edgemeta.fed.aggregate import BLOCK, weighted_mean
 
 pytestmark = pytest.mark.board
 
@@ -24,7 +24,3 @@ def test_the_mean_covers_vectors_of_many_blocks():
     size = 2 * BLOCK + 7
     one = np.arange(size, dtype=np.float32)
     assert np.array_equal(weighted_mean(iter([(one, 1), (3 * one, 1)]), size), 2 * one)
-
-
-def test_server_sgd_adds_the_mean():
-    assert sgd(np.array([1.0, 2.0], np.float32), np.array([0.5, -1.0], np.float32)).tolist() == [1.5, 1.0]
