@@ -13,6 +13,10 @@ from edgemeta.errors import ConfigError, StorageError
 from edgemeta.records import Record, record_from
 
 
+class Damaged(ConfigError):
+    """A file that a program keeps for itself is not what it wrote."""
+
+
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
     """Turn an operating system's refusal to write `path` into a StorageError that says what to do."""
@@ -54,8 +58,8 @@ def read_kept(path: Path, kind: type[Record], form: str, advice: str) -> Record 
     """Return the record that a program keeps for itself in a JSON file, or None where there is no file.
 
     form: "edgemeta-NAME/N", the newest format that is understood. A file of an older one may lack keys: they have the
-    record's defaults; one without a format is the oldest. advice: what to do about a damaged one. Raises ConfigError
-    for it, and for a newer format by its name; StorageError when the file is there and cannot be read.
+    record's defaults; one without a format is the oldest. advice: what to do about a damaged one. Raises Damaged for
+    it, ConfigError for a newer format by its name, and StorageError when the file is there and cannot be read.
     """
     try:
         text = path.read_bytes()
@@ -74,7 +78,7 @@ def read_kept(path: Path, kind: type[Record], form: str, advice: str) -> Record 
         if int(said) <= int(newest):
             return record_from(kind, kept)
     except (ValueError, RecursionError, ConfigError) as error:
-        raise ConfigError(f"{path} is damaged ({error}): {advice}") from None
+        raise Damaged(f"{path} is damaged ({error}): {advice}") from None
     raise ConfigError(
         f"{path} is of format '{name}/{said}', and this edgemeta knows up to '{form}': install a newer one"
     )

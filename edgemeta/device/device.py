@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.device.calls import Answer, Away, ClockBehind, Gateway
+from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard, NoMemory
 from edgemeta.device.joined import Joined, read_joined
 from edgemeta.device.own import Source
 from edgemeta.device.personal import in_use, newest, personalise, settings_of
 from edgemeta.device.profile import Profile, read_profile
 from edgemeta.device.state import DeviceState
-from edgemeta.device.tasks import Done, Task, Tasks
+from edgemeta.device.tasks import Task, Tasks
 from edgemeta.errors import ConfigError, DataError, DivergedError, InputError, StorageError
 from edgemeta.fed.messages import most_task_bytes
 from edgemeta.fed.progress import Stage
@@ -35,7 +36,6 @@ log = logging.getLogger("edgemeta")
 
 FIRST_S, LONGEST_S = 0.25, 60.0  # between tries: doubled each time, then drawn from the upper half
 LONGEST_ASKED_S = 600.0  # for which a gateway may send a device away
-OF_A_RUN = ("session", "joined", "personal", "adaptation")
 NOT_WANTED = (409, 410, 413, 422)  # answers to a result that sending it again would not change
 
 
@@ -77,18 +77,18 @@ class Device:
         self._state = DeviceState(Path(state))
         self._tasks = Tasks(self._state, data, partition_id, Guard(self._profile.memory_mb), clock)
         self._identity = self._state.identity()
-        asked = {
-            "server": joins.url,
-            "name": joins.name or name or self._identity.get("name") or socket.gethostname(),
-            "partition_id": partition_id,
-        }
-        if self._token:  # a newer one is used at once, so that the gateway can drop the older one
-            asked["token"] = hashlib.sha256(self._token.encode()).hexdigest()
+        asked = replace(
+            self._identity,
+            server=joins.url,
+            name=joins.name or name or self._identity.name or socket.gethostname(),
+            partition_id=partition_id,
+            # A newer token is used at once, so that the gateway can drop the older one.
+            token=hashlib.sha256(self._token.encode()).hexdigest() if self._token else self._identity.token,
+        )
         # Whoever moved to another gateway, or is to be another device, joins first and then sees what is still of use.
-        moved = any(self._identity.get(key) != value for key, value in asked.items())
-        self._run = None if moved else self._joined_before()
+        self._run = self._joined_before() if asked == self._identity else None
         self._known = self._run is not None  # by the gateway, as far as we know
-        self._identity |= asked  # kept when it has joined
+        self._identity = asked  # kept when it has joined
 
     def __enter__(self) -> "Device":
         return self
@@ -116,21 +116,21 @@ class Device:
         """
         left = self._not_before - self._clock()
         if left > 0:
-            return Done("waiting", f"waiting {left:.1f} s before the next try", left)
+            return Done(Kind.WAITING, f"waiting {left:.1f} s before the next try", left)
         try:
             return self._next(budget_s, wait_s)
         except ClockBehind as error:
-            return self._later("clock", f"waiting for the clock: {error}")
+            return self._later(Kind.CLOCK, f"waiting for the clock: {error}")
         except Away as error:
-            return self._later("away", f"gateway away: {error}")
+            return self._later(Kind.AWAY, f"gateway away: {error}")
         except StorageError as error:
-            return self._later("storage", str(error))
+            return self._later(Kind.STORAGE, str(error))
         except (NoMemory, MemoryError, DivergedError) as error:
             self._tasks.drop()  # a later one may be smaller, or tamer
-            kind = "diverged" if isinstance(error, DivergedError) else "memory"
+            kind = Kind.DIVERGED if isinstance(error, DivergedError) else Kind.MEMORY
             return self._later(kind, str(error) or "out of memory")
         except InputError:
-            self._later("", "")  # a caller that goes on all the same does not hammer the gateway
+            self._later(Kind.AWAY, "")  # a caller that goes on all the same does not hammer the gateway
             raise
 
     def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
@@ -173,9 +173,10 @@ class Device:
         return self._join()
 
     def _join(self) -> Done:
-        if "key" not in self._identity:
+        if not self._identity.key:
             self._keep(key=secrets.token_hex(16))
-        asked = {key: self._identity[key] for key in ("name", "key", "partition_id")} | {"version": PROTOCOL}
+        who = self._identity
+        asked = {"name": who.name, "key": who.key, "partition_id": who.partition_id, "version": PROTOCOL}
         answer = self._gateway.call("POST", "/v1/join", session=self._token, body=json.dumps(asked).encode())
         if answer.status in (401, 403, 409, 422, 426) and answer.refusal:
             raise ConfigError(f"the gateway does not let '{asked['name']}' join: {': '.join(answer.refusal)}")
@@ -183,16 +184,17 @@ class Device:
         if not {"participant", "session", "data", "model"} <= said.keys():
             raise Away("it answered a join with something else: is it an edgemeta gateway?")
         run = read_joined(said, self._profile.threads)
-        another = self._identity.get("session") not in (None, run.session)  # a session is one device's in one run
+        self._tasks.check_memory(run)  # before anything of the network's size is made
+        another = who.session not in (None, run.session)  # a session is one device's in one run
         if another:
             self._tasks.forget_run()
-            self._identity = {key: value for key, value in self._identity.items() if key not in OF_A_RUN}
+            self._identity = replace(who, session=None, joined=None, personal=None, adaptation=None)
         self._tasks.data(run)  # what is wrong with the data is said now
         self._tasks.release()
         self._keep(session=run.session, joined={key: value for key, value in said.items() if key != "session"})
         self._run, self._known = run, True
         text = f"joined as participant {run.participant}"
-        return Done("joined", text + "; it is another run, what was begun for the last one is dropped" * another)
+        return Done(Kind.JOINED, text + "; it is another run, what was begun for the last one is dropped" * another)
 
     def _ask(self, run: Joined, wait_s: float) -> Done:
         answer = self._call("GET", f"/v1/work?wait={wait_s:g}", wait_s=wait_s, into=self._state.work)
@@ -205,7 +207,7 @@ class Device:
             asked = min(answer.retry_after_s or 1.0, LONGEST_ASKED_S)
             pause = max(asked, self._profile.poll_s) * self._rng.uniform(1, 1.25)
             self._not_before = self._clock() + pause
-            return Done("idle", "nothing to do", pause)
+            return Done(Kind.IDLE, "nothing to do", pause)
         self._good(answer)
         self._tasks.ends_in(answer.seconds_left)
         task = self._tasks.current(run)
@@ -213,7 +215,7 @@ class Device:
             self._known = False  # join again to learn what run this is
             raise Away("it sent a task that does not fit what it said of the run")
         what = "training" if task.work.kind is Stage.TRAIN else "evaluation"
-        return Done("task", f"{what} of round {task.work.round} has come")
+        return Done(Kind.TASK, f"{what} of round {task.work.round} has come")
 
     def _deliver(self, run: Joined, task: Task) -> Done:
         train = task.work.kind is Stage.TRAIN
@@ -225,7 +227,7 @@ class Device:
             self._tasks.drop()
             text = f"the gateway does not want the {what} of round {work.round}: {': '.join(answer.refusal)}"
             # What came too late is no trouble, but a refused one would be made the same again.
-            return Done("discarded", text) if answer.status in (409, 410) else self._later("discarded", text)
+            return Done(Kind.DISCARDED, text) if answer.status in (409, 410) else self._later(Kind.DISCARDED, text)
         if self._good(answer).json().get("accepted") is not True:  # of a network's log-in page, say
             raise Away("it did not say that it accepted what it was sent")
         self._failures = 0
@@ -233,25 +235,25 @@ class Device:
         if not train:
             self._keep(adaptation={"evaluation": asdict(work.evaluation), "batch_size": work.recipe.batch_size})
             self._personalise(run, task.vectors["theta"], work.round)
-        return Done("delivered", f"delivered the {what} of round {work.round}")
+        return Done(Kind.DELIVERED, f"delivered the {what} of round {work.round}")
 
     def _over(self, run: Joined) -> Done:
-        if self._identity.get("personal") is None or self._identity["personal"] != run.last_round:
+        if self._identity.personal is None or self._identity.personal != run.run.last_round:
             self._fetch_model()
             if not self._personalise_newest():
                 raise Away("it sent a model that does not fit what it said of the run")
         self._not_before = self._clock() + LONGEST_S
-        return Done("over", f"the run is over; this device's model is {self._state.personal}", LONGEST_S)
+        return Done(Kind.OVER, f"the run is over; this device's model is {self._state.personal}", LONGEST_S)
 
     def _personalise_newest(self, again: bool = False) -> bool:
         """Adapt the newest global model here, if it is newer than the last or `again`; say whether there is one."""
-        found = newest(self._state, self._run) if self._run else None
-        if self._run and found and (again or found[1] > self._identity.get("personal", -1)):
+        found, last = newest(self._state, self._run) if self._run else None, self._identity.personal
+        if self._run and found and (again or last is None or found[1] > last):
             self._personalise(self._run, *found)
         return found is not None
 
     def _personalise(self, run: Joined, theta: Vector, number: int) -> None:
-        how = settings_of(self._identity.get("adaptation"))
+        how = settings_of(self._identity.adaptation)
         personalise(self._state, run, theta, number, self._tasks.data(run).train, how)
         self._tasks.release()
         self._personal = None
@@ -278,7 +280,7 @@ class Device:
             raise Away(f"it answered {answer.status} {': '.join(answer.refusal or ())}".rstrip())
         return answer
 
-    def _later(self, kind: str, text: str) -> Done:
+    def _later(self, kind: Kind, text: str) -> Done:
         """Let nothing be tried for a while, longer each time, and say why."""
         longest = min(FIRST_S * 2.0 ** min(self._failures, 30), LONGEST_S)
         self._failures += 1
@@ -288,14 +290,14 @@ class Device:
 
     def _joined_before(self) -> Joined | None:
         try:
-            said = self._identity["joined"] | {"session": self._identity["session"]}
+            said = {**(self._identity.joined or {}), "session": self._identity.session}
             return read_joined(said, self._profile.threads)
-        except (KeyError, TypeError, ConfigError):
+        except ConfigError:
             return None
 
     def _keep(self, **facts: Any) -> None:
         """Remember facts over a power cut; costs nothing when they are known."""
-        identity = self._identity | facts
+        identity = replace(self._identity, **facts)
         if identity != self._identity:
             self._state.save_identity(identity)
             self._identity = identity

@@ -7,7 +7,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,17 @@ import numpy as np
 from edgemeta.config import DataConfig, PhaseConfig
 from edgemeta.device.calls import CONNECT_S, Away, Gateway
 from edgemeta.device.guard import Guard, NoMemory, free_mb, needed_mb
-from edgemeta.device.joined import Joined, read_joined
 from edgemeta.device.own import own_part
 from edgemeta.device.profile import Profile
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed.client import local_steps
+from edgemeta.fed.description import Description
 from edgemeta.link.address import gateway_address, is_loopback
 from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
 from edgemeta.link.trust import clock_is_behind, device_context, explained
 from edgemeta.meta import Samples, begin, steps_in
+from edgemeta.meta.learners import learner
 from edgemeta.records import record_from
 
 EARLIEST = 1_735_689_600  # 1 January 2025: a clock before it was never set
@@ -50,7 +51,7 @@ class _Wrong(Exception):
 
 def examine(url: str | None, join: Path | None, data: str | None, state: Path, profile: Profile) -> Iterator[Finding]:
     """Yield what is found, in the order in which a device meets it; no place in the run is taken."""
-    run: tuple[Joined, Mapping[str, Any]] | None = None
+    run: tuple[Description, Mapping[str, Any]] | None = None
     try:
         joins = JoinFile(url or "", "", "") if join is None else _good("join file", read_join_file, join)
         if join is not None:
@@ -58,8 +59,8 @@ def examine(url: str | None, join: Path | None, data: str | None, state: Path, p
         for finding, said in _gateway(joins):
             yield finding
             if said is not None:
-                joined = _good("layout", read_joined, {**said, "participant": 0, "session": ""}, profile.threads)
-                run = joined, said
+                run = _good("layout", Description.from_json, said), said
+                run[0].network.threads = profile.threads
     except _Wrong as error:
         yield error.args[0]
     samples = SUPPOSED_SAMPLES
@@ -178,7 +179,7 @@ def _clock(said: Mapping[str, Any]) -> Finding:
     return Finding("clock", True, f"{here}, as on the gateway")
 
 
-def _data(run: Joined, spec: str | None) -> tuple[Finding, int]:
+def _data(run: Description, spec: str | None) -> tuple[Finding, int]:
     """Return the finding on this device's data, and how many training samples it has."""
     classes = ", ".join(run.classes[:8]) + (", ..." if len(run.classes) > 8 else "")
     if spec is None:
@@ -192,7 +193,7 @@ def _data(run: Joined, spec: str | None) -> tuple[Finding, int]:
     return Finding("classes", True, text), samples
 
 
-def _disk(state: Path, run: tuple[Joined, Mapping[str, Any]] | None) -> Finding:
+def _disk(state: Path, run: tuple[Description, Mapping[str, Any]] | None) -> Finding:
     folder = next(path for path in (state.absolute(), *state.absolute().parents) if path.is_dir())
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -208,7 +209,7 @@ def _disk(state: Path, run: tuple[Joined, Mapping[str, Any]] | None) -> Finding:
     return Finding("disk", True, f"{free:,.0f} MB are free in {folder}, and the state takes {math.ceil(needed)}")
 
 
-def _memory(run: Joined, recipe: PhaseConfig, samples: int, profile: Profile) -> Finding:
+def _memory(run: Description, recipe: PhaseConfig, samples: int, profile: Profile) -> Finding:
     try:
         Guard(profile.memory_mb).check(run.network, recipe.batch_size, samples)
     except NoMemory as error:
@@ -217,15 +218,16 @@ def _memory(run: Joined, recipe: PhaseConfig, samples: int, profile: Profile) ->
     return Finding("memory", True, f"{free_mb():,.0f} MB are free, and a task takes {needed:.0f} at most")
 
 
-def _speed(run: Joined, recipe: PhaseConfig, samples: int, said: Mapping[str, Any]) -> Finding:
+def _speed(run: Description, recipe: PhaseConfig, samples: int, said: Mapping[str, Any]) -> Finding:
     """Time some local steps of the recipe, on random samples."""
     rng, network, count = np.random.default_rng(0), run.network, max(2 * recipe.batch_size, 2)
     shape = (count, *network.input_shape)
     pictures = len(network.input_shape) == 3
     x: Any = rng.integers(0, 256, shape, np.uint8) if pictures else rng.standard_normal(shape, np.float32)
     drawn = Samples(x, rng.integers(0, network.outputs, count, np.int64))
-    state = begin(network, recipe, {"theta": network.init(0)}, {})
-    few = record_from(PhaseConfig, {"algorithm": recipe.algorithm, "batch_size": recipe.batch_size})
+    beside = {name: start(network) for name, start in learner(recipe.algorithm).shared.items()}
+    state = begin(network, recipe, {"theta": network.init(0), **beside}, {})
+    few = replace(PhaseConfig(), algorithm=recipe.algorithm, batch_size=recipe.batch_size, settings=recipe.settings)
     times = [time.perf_counter()]
     for _ in local_steps(network, few, state, drawn, np.random.default_rng):
         times.append(time.perf_counter())

@@ -60,7 +60,7 @@ def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, tra
     With the draws of that round's evaluation, so that the scores "after" adaptation are the kept model's.
     """
     settings, batch_size = how
-    rng = generator(run.seed, Stream.EVALUATION, number, run.participant)
+    rng = generator(run.run.seed, Stream.EVALUATION, number, run.participant)
     support = train.take(rng.permutation(train.size)[: settings.support])
     own = adapt(
         *(run.network, theta, support), steps=settings.adapt_steps, lr=settings.adapt_lr, batch_size=batch_size, rng=rng
@@ -68,7 +68,7 @@ def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, tra
     if not np.isfinite(own).all():
         log.warning("adapting the model of round %d diverged: it is used as it is", number)
         own = theta
-    save_model(state.personal, run.network, own, run.classes, number)
+    save_model(state.personal, run.network, own, run.run.classes, number)
 
 
 def in_use(state: DeviceState, run: Joined | None) -> TrainedModel | None:
@@ -77,4 +77,4 @@ def in_use(state: DeviceState, run: Joined | None) -> TrainedModel | None:
         return load_model(state.personal)
     except ModelFileError:
         found = newest(state, run) if run else None
-        return TrainedModel(run.network, np.array(found[0]), run.classes, found[1]) if run and found else None
+        return TrainedModel(run.network, np.array(found[0]), run.run.classes, found[1]) if run and found else None

@@ -16,7 +16,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,30 @@ from edgemeta.errors import InputError, StorageError
 from edgemeta.fed.messages import Work
 from edgemeta.meta import LocalState
 from edgemeta.nn.files import encode_tensors, read_tensors
-from edgemeta.storage import storing, write_atomic
+from edgemeta.storage import Damaged, read_kept, storing, write_atomic, write_kept
 
 log = logging.getLogger("edgemeta")
+
+FORMAT = "edgemeta-device/1"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a device is. key: its secret, made before it first joins; token: the hash of the one that it joined with.
+
+    joined: the answer to its join, but for the session. personal: the round of the model that is adapted to it;
+    adaptation: how evaluations of the run adapt.
+    """
+
+    key: str = ""
+    server: str = ""
+    name: str = ""
+    partition_id: int | None = None
+    token: str = ""
+    session: str | None = None
+    joined: dict[str, Any] | None = None
+    personal: int | None = None
+    adaptation: dict[str, Any] | None = None
 
 
 class DeviceState:
@@ -50,6 +71,7 @@ class DeviceState:
         self.update, self.scores = path / "update.safetensors", path / "scores.json"
         self.last, self.model = path / "last.safetensors", path / "model.safetensors"
         self.personal = path / "personal.safetensors"
+        self._identity = path / "device.json"
         if not self.work.exists():
             self._forget_results()
 
@@ -57,23 +79,25 @@ class DeviceState:
         """Let another process use the directory."""
         self._lock.close()
 
-    def identity(self) -> dict[str, Any]:
-        """Return what was saved of who this device is; nothing in a new directory, or where it cannot be read."""
-        path = self.path / "device.json"
-        try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(saved, dict):
-                raise ValueError("no JSON object")
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, RecursionError) as error:
-            log.warning("%s is damaged (%s): this device joins as a new one", path, error)
-            return {}
-        return saved
+    def identity(self) -> Identity:
+        """Return what was saved of who this device is; nobody yet in a new directory.
 
-    def save_identity(self, identity: Mapping[str, Any]) -> None:
+        A damaged file is set aside, and the device joins as a new one. Raises ConfigError for one of a newer version,
+        StorageError when it cannot be read.
+        """
+        try:
+            return (
+                read_kept(self._identity, Identity, FORMAT, "it is set aside, and this device joins anew") or Identity()
+            )
+        except Damaged as error:
+            log.error("%s", error)
+            with storing(self._identity):
+                os.replace(self._identity, self._identity.with_suffix(".json.damaged"))
+            return Identity()
+
+    def save_identity(self, identity: Identity) -> None:
         """Keep who this device is."""
-        write_atomic(self.path / "device.json", [json.dumps(identity).encode()], private=True)
+        write_kept(self._identity, identity, FORMAT, private=True)
 
     def load_local(self, work: Work) -> LocalState | None:
         """Return where the local steps of a task are, or None when none are kept that can be used."""

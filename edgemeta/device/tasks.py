@@ -3,11 +3,12 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard
 from edgemeta.device.joined import Joined
 from edgemeta.device.own import Source, own_part
@@ -24,23 +25,6 @@ from edgemeta.storage import write_atomic
 log = logging.getLogger("edgemeta")
 
 SAVE_EVERY_S = 30.0  # local steps that a power cut may cost, against wear of the card: a state is the model's size
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a call of `Device.step` did: `kind` for a program, and str() for a person.
-
-    kind: "joined", "task" (one has come), "trained", "evaluated", "delivered", "discarded" (what the gateway does not
-    want), "idle" (nothing to do), "over", "away" (the gateway is), "storage" (a full disk, say), "memory" (too little),
-    "diverged", "waiting" (too early to try again). wait_s: seconds until another call can do something.
-    """
-
-    kind: str
-    text: str
-    wait_s: float = 0.0
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class Task(NamedTuple):
@@ -76,7 +60,7 @@ class Tasks:
         if self._task is None and self._state.work.exists():
             try:
                 work, vectors = read_work(self._state.work, run.network)
-                if (work.participant, work.seed) != (run.participant, run.seed):
+                if (work.participant, work.seed) != (run.participant, run.run.seed):
                     raise ModelFileError(f"the task is for participant {work.participant} of another run")
                 if not all(np.isfinite(vector).all() for vector in vectors.values()):
                     raise ModelFileError("the task's parameters are not all finite")
@@ -95,6 +79,10 @@ class Tasks:
                 self._part = self._part or self._own(run, self._partition_id, cut=True)
                 self._loaded = replace(self._part)
         return self._loaded
+
+    def check_memory(self, run: Joined) -> None:
+        """Raise NoMemory when not even a step on one sample of this network fits."""
+        self._guard.check(run.network, 1, 1)
 
     def ends_in(self, seconds: float | None) -> None:
         """Take note of how long the gateway waits for the task that has come; None: it does not say."""
@@ -126,7 +114,7 @@ class Tasks:
                 if local.step < total and (now >= self._save_at or (used and not self._saved)):
                     self._save_local(work, local)
                 if local.step < total and used:
-                    return Done("trained", f"trained {local.step} of {total} steps of round {work.round}")
+                    return Done(Kind.TRAINED, f"trained {local.step} of {total} steps of round {work.round}")
                 whole = False
         except BaseException:
             if not whole:  # a step was cut off half way, by Ctrl-C say: go on from what is on disk
@@ -140,7 +128,7 @@ class Tasks:
         self._local = None
         if self._partition_id is None:
             self.release()  # a folder is looked at again for the next task, as it may have grown
-        return Done("trained", f"trained {total} of {total} steps of round {work.round} (loss {update.loss:.3g})")
+        return Done(Kind.TRAINED, f"trained {total} of {total} steps of round {work.round} (loss {update.loss:.3g})")
 
     def _warn_of_deadline(self, work: Work, total: int, done: int, step_s: float, now: float) -> None:
         """Say once, while there is time to do something about it, that a round's steps take longer than it is open."""
@@ -165,7 +153,7 @@ class Tasks:
         write_atomic(self._state.scores, [encode_evaluation(scores)])
         shown = "accuracy" if "accuracy" in scores["before"] else "loss"
         before, after = scores["before"][shown], scores["after"][shown]
-        return Done("evaluated", f"round {work.round}: {shown} {before:.3f}, adapted {after:.3f}")
+        return Done(Kind.EVALUATED, f"round {work.round}: {shown} {before:.3f}, adapted {after:.3f}")
 
     def done(self) -> None:
         """Put the task aside: its result is delivered, or not wanted."""
@@ -192,8 +180,8 @@ class Tasks:
         self._task = self._local = self._loaded = None
 
     def _own(self, run: Joined, number: int, *, cut: bool) -> Participant:
-        shape, classes = run.network.input_shape, run.classes
-        return own_part(self._source, shape, classes, run.data, run.seed, number, cut=cut)
+        of, shape = run.run, run.network.input_shape
+        return own_part(self._source, shape, of.classes, of.data, of.seed, number, cut=cut)
 
     def _local_state(self, run: Joined, work: Work, vectors: dict[str, Vector]) -> LocalState:
         if self._local is None:

@@ -8,17 +8,17 @@ Where a device token proves the name, a new key takes the old one's place: the d
 
 import hashlib
 import hmac
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgemeta.errors import ConfigError
 from edgemeta.fed.refusal import Reason, Refused
-from edgemeta.storage import write_atomic
+from edgemeta.storage import read_kept, write_kept
 
 log = logging.getLogger("edgemeta")
+
+FORMAT = "edgemeta-roster/1"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,14 @@ class Member:
     token: str = ""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """The roster's file. devices: by name."""
+
+    salt: str
+    devices: dict[str, Member]
+
+
 class Roster:
     """The devices of a run of so many participants, kept in a file; raises StorageError when it cannot be written.
 
@@ -38,17 +46,9 @@ class Roster:
     """
 
     def __init__(self, path: Path, participants: int, salt: str) -> None:
-        self._path, self._count, self._salt = path, participants, salt
-        self._members: dict[str, Member] = {}
-        if path.exists():
-            try:
-                kept = json.loads(path.read_bytes())
-                self._salt = str(kept["salt"])
-                self._members = {name: Member(**entry) for name, entry in kept["devices"].items()}
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ConfigError(
-                    f"{path} is damaged ({error!r}): restore it, or remove it and every device joins anew"
-                ) from None
+        self._path, self._count = path, participants
+        kept = read_kept(path, Kept, FORMAT, "restore it, or remove it and every device joins anew")
+        self._salt, self._members = (kept.salt, kept.devices) if kept else (salt, {})
         self._index()
 
     @property
@@ -112,8 +112,7 @@ class Roster:
 
     def _keep(self, members: dict[str, Member]) -> None:
         """Make `members` the roster, on disk first and then here."""
-        kept = {"salt": self._salt, "devices": {name: asdict(member) for name, member in members.items()}}
-        write_atomic(self._path, [json.dumps(kept, indent=1).encode()])
+        write_kept(self._path, Kept(self._salt, members), FORMAT)
         self._members = members
         self._index()
 

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from edgemeta import __version__
-from edgemeta.config import to_dict
 from edgemeta.errors import StorageError
+from edgemeta.fed.description import Description
 from edgemeta.fed.messages import told
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.gateway.gateway import Gateway
@@ -133,20 +133,9 @@ async def _run(gateway: Gateway, request: Request, _: Body) -> Response:
 def _described(gateway: Gateway) -> dict[str, Any]:
     """Return what a device needs to know of the run."""
     plan, model = gateway.coordinator.plan, gateway.coordinator.model
-    settings = to_dict(plan.config)
-    data = {field: value for field, value in settings["data"].items() if field != "source"}
-    return {
-        "last_round": plan.last_round,
-        "data": {**data, "seed": plan.config.seed},
-        "model": {
-            "name": model.name,
-            "input_shape": list(model.input_shape),
-            "classes": settings["model"]["classes"],
-            "normalization": {"mean": model.normalization.mean, "std": model.normalization.std},
-            "layout": model.layout.fingerprint,
-            "loss": model.loss,
-        },
-    }
+    classes = plan.config.model.classes
+    assert isinstance(classes, tuple)  # resolved
+    return Description(plan.config.data, plan.config.seed, model, classes, plan.last_round).to_json()
 
 
 def _enrolled(gateway: Gateway, request: Request) -> tuple[str | None, str | None]:

@@ -7,20 +7,20 @@ one until it first joins with the new one. A token that was revoked or replaced 
 This is policy without a network, as the roster is: whoever calls draws the tokens and knows the time.
 """
 
+import copy
 import fcntl
 import hashlib
 import hmac
-import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgemeta.errors import ConfigError, StorageError
 from edgemeta.fed.refusal import Reason, Refused
-from edgemeta.storage import storing, write_atomic
+from edgemeta.storage import read_kept, storing, write_kept
 
 log = logging.getLogger("edgemeta")
 
@@ -75,24 +75,9 @@ def set_operator(path: Path, token: str) -> None:
 
 
 def read_register(path: Path) -> Register:
-    """Return what the file says, nothing when there is none. Raises ConfigError when it is damaged."""
-    try:
-        kept = json.loads(path.read_bytes())
-        if kept["format"] != FORMAT:
-            raise ValueError(f"format {kept['format']}, expected {FORMAT}")
-        devices = {
-            str(name): Enrolled(float(entry["enrolled"]), tuple(entry["tokens"]), tuple(entry["former"]))
-            for name, entry in kept["devices"].items()
-        }
-        return Register(devices, str(kept["operator"]))
-    except FileNotFoundError:
-        return Register()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}; its owner is who runs the gateway") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({error!r}): restore it, or remove it and enroll every device anew"
-        ) from None
+    """Return what the file says, nothing when there is none. Raises ConfigError and StorageError."""
+    advice = "restore it, or remove it and enroll every device anew"
+    return read_kept(path, Register, FORMAT, advice) or Register()
 
 
 def digest(token: str) -> str:
@@ -204,14 +189,9 @@ def _editing(path: Path) -> Iterator[Register]:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         register = read_register(path)
-        before = _encoded(register)
+        before = copy.deepcopy(register)
         yield register
-        if _encoded(register) != before:
-            write_atomic(path, [_encoded(register)], private=True)
+        if register != before:
+            write_kept(path, register, FORMAT, private=True)
     finally:
         os.close(folder)
-
-
-def _encoded(register: Register) -> bytes:
-    devices: Mapping[str, object] = {name: asdict(device) for name, device in register.devices.items()}
-    return json.dumps({"format": FORMAT, "operator": register.operator, "devices": devices}, indent=1).encode()

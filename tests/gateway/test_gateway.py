@@ -104,6 +104,7 @@ def test_joining_tells_all_that_a_device_needs(run):
             "normalization": {"mean": 0.0, "std": 1.0},
             "layout": NETWORK.layout.fingerprint,
             "loss": "cross-entropy",
+            "layers": [{"layer": "Dense", "units": 2}],
         },
     }
 
