@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from processes import COUNTING, end, start_gateway
+from processes import end
+from taught import COUNTING
 
-from edgemeta.fed import client_update
+from edgemeta.bench.loopback import start_gateway
+from edgemeta.fed.client import client_update
 from edgemeta.meta import evaluate
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -84,9 +86,9 @@ def history_in(state: Path) -> list[dict[str, Any]]:
 @contextmanager
 def served(state: Path) -> Iterator[tuple[Any, int]]:
     """Run the gateway of a state directory, by the configuration in it, and give its process and port."""
-    process, port = start_gateway(run_in(state) / "run.toml", state)
+    process, url = start_gateway(run_in(state) / "run.toml", state)
     try:
-        yield process, port
+        yield process, int(url.rpartition(":")[2])
     finally:
         end(process)
 

@@ -17,7 +17,7 @@ from gateways import SCORES, Device, key_of, update_body
 from kept import asked, fold, history_in, message, parts, served, tensors_in, unpack, vector_in
 from runs import command_line
 
-from edgemeta.fed.tokens import DEVICES_FILE, Tokens
+from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
 
 ACCEPTED = (200, {"accepted": True})
 
