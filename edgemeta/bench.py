@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.nn import Conv2d, Model, Workspace, build, conv
-from edgemeta.nn.blas import core
+from edgemeta.nn import Conv2d, Model, Workspace, build
+from edgemeta.nn.kernels import conv
+from edgemeta.nn.kernels.blas import core
 
 REPEATS = 15
 

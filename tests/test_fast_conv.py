@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from passes import convolved
 
-from edgemeta.nn import Conv2d, Workspace, conv, tiled
-from edgemeta.nn.cooktoom import POINTS, TILE, exact, transforms
+from edgemeta.nn import Conv2d, Workspace
+from edgemeta.nn.kernels import conv, tiled
+from edgemeta.nn.kernels.cooktoom import POINTS, TILE, exact, transforms
 
 Array = NDArray[Any]
 TOLERANCE = 5e-6  # over thousands of random shapes the worst was 1.4e-6

@@ -22,13 +22,12 @@ from edgemeta.nn import (
     ReLU,
     Workspace,
     build,
-    conv,
     plan,
     subtract_scaled,
-    tiled,
 )
+from edgemeta.nn.kernels import conv, tiled
+from edgemeta.nn.kernels.workspace import PLANS
 from edgemeta.nn.plan import CHUNK_SAMPLES
-from edgemeta.nn.workspace import PLANS
 
 SMOOTH: list[Layer] = [Conv2d(6, 5), Conv2d(7, 3), Conv2d(5, 1), Flatten(), Dense(8), Dense(4)]  # no kink anywhere
 USERS: list[Layer] = [

@@ -6,7 +6,8 @@ from gradients import Array, check_gradient, tie_free
 from passes import run
 
 from edgemeta.errors import InputError
-from edgemeta.nn import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU, Workspace, dense
+from edgemeta.nn import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU, Workspace
+from edgemeta.nn.kernels import dense
 
 CASES: list[tuple[Layer, tuple[int, ...]]] = [
     (Conv2d(4, 1), (3, 5, 6, 2)),

@@ -11,7 +11,8 @@ from runs import command_line, environment
 
 import edgemeta
 from edgemeta.errors import InputError
-from edgemeta.nn import Workspace, blas, build
+from edgemeta.nn import Workspace, build
+from edgemeta.nn.kernels import blas
 
 SCRIPT = """
 import logging

@@ -10,7 +10,7 @@ from typing import Any
 from edgemeta.config import record_from
 from edgemeta.errors import ConfigError
 from edgemeta.net.guard import total_mb
-from edgemeta.nn.workspace import MAX_THREADS
+from edgemeta.nn.kernels.workspace import MAX_THREADS
 
 
 def _within(default: Any, low: float, high: float = math.inf) -> Any:

@@ -1,4 +1,4 @@
-"""The layers: each is a frozen record of its settings, which can be prepared to work (`edgemeta.nn.prepared`).
+"""The layers: each is a frozen record of its settings, which can be prepared to work (`edgemeta.nn.kernels.kernel`).
 
 Shapes: B batch, H height, W width, C channels in, O channels or units out. Pictures are (B, H, W, C).
 """
@@ -10,17 +10,17 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from edgemeta.errors import InputError
-from edgemeta.nn import conv, dense, tiled
-from edgemeta.nn.cooktoom import KERNELS, TILE
+from edgemeta.nn.kernels import conv, dense, tiled
+from edgemeta.nn.kernels.cooktoom import KERNELS, TILE
+from edgemeta.nn.kernels.kernel import Array, Backward, Gradients, Prepared, Tensors
+from edgemeta.nn.kernels.workspace import Workspace, in_one_piece
 from edgemeta.nn.layout import Shape
-from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
-from edgemeta.nn.workspace import Workspace, in_one_piece
 
 TILED_FROM = 32  # numbers in a row of a receptive field, below which tiles of 4x4 do not pay
 
 
 class Method(Protocol):
-    """A way to convolve: `edgemeta.nn.conv`, where these are explained, or `edgemeta.nn.tiled`."""
+    """A way to convolve: `edgemeta.nn.kernels.conv`, where these are explained, or `edgemeta.nn.kernels.tiled`."""
 
     def working_shape(self, weight: Shape, /) -> Shape: ...
     def to_working(self, weight: Array, need_dx: bool, scratch: Workspace, /) -> Tensors: ...

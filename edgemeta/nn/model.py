@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from edgemeta.errors import InputError
-from edgemeta.nn.blas import note_threads
+from edgemeta.nn.kernels.blas import note_threads
+from edgemeta.nn.kernels.kernel import Array, Gradients
+from edgemeta.nn.kernels.update import Descent
+from edgemeta.nn.kernels.workspace import MAX_THREADS, Workspace
 from edgemeta.nn.layers import LAYERS, Dense, Layer
 from edgemeta.nn.layout import Layout, Shape, Vector
 from edgemeta.nn.losses import LOSSES
 from edgemeta.nn.plan import Network, Plan, Step, chunk_samples, pool_first
-from edgemeta.nn.prepared import Array, Gradients
-from edgemeta.nn.update import Descent
-from edgemeta.nn.workspace import MAX_THREADS, Workspace
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from edgemeta.nn.kernels.kernel import Array, Backward, Gradients, Prepared, Tensors
+from edgemeta.nn.kernels.workspace import Workspace
 from edgemeta.nn.layers import Bias, Conv2d, Layer, MaxPool2d, Method, ReLU
 from edgemeta.nn.layout import Layout, Shape
-from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
-from edgemeta.nn.workspace import Workspace
 
 Step = tuple[Layer | Bias, dict[str, str]]  # a layer, and for each of its tensors' own names the name in the layout
 # A chunk is as many samples as have so many numbers in their largest picture, a megabyte: it stays near the processor,

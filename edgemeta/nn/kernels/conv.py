@@ -1,7 +1,7 @@
 """Plain direct convolution: stride 1, 'same' padding, any odd kernel, any float dtype.
 
-The readable reference, the float64 path, what serves few channels, and what the faster way (`edgemeta.nn.tiled`) is
-tested against. A receptive field is kh rows of kw*C numbers; written out for every place along a row only, the field
+The readable reference, the float64 path, what serves few channels, and what the faster way (`edgemeta.nn.kernels.tiled`)
+is tested against. A receptive field is kh rows of kw*C numbers; written out for every place along a row only, the field
 of the place below shares all but one of its rows. So the numbers are written out kw times, not kh*kw times, and an
 overlapping view shows them as a matrix for each row h of the output, with T = W*B places and samples:
 
@@ -11,7 +11,7 @@ overlapping view shows them as a matrix for each row h of the output, with T = W
 
 Like each way to convolve, it is four functions: `working_shape` and `to_working` are of the form in which it takes the
 weights, `from_working` takes a gradient in that form back to the weights' own, and `prepare` does the work (see
-`edgemeta.nn.prepared`).
+`edgemeta.nn.kernels.kernel`).
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from edgemeta.nn.kernels.kernel import Array, Backward, Gradients, Prepared, Tensors
+from edgemeta.nn.kernels.workspace import Workspace, fill_inside, in_one_piece
 from edgemeta.nn.layout import Shape
-from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
-from edgemeta.nn.workspace import Workspace, fill_inside, in_one_piece
 
 
 def working_shape(weight: Shape) -> Shape:

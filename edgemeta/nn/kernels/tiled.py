@@ -1,7 +1,7 @@
 """Fast convolution by tiles: Cook-Toom transforms of 4x4 outputs, and matrix products between them.
 
-`edgemeta.nn.cooktoom` explains the method and its matrices B, G and A. In two dimensions, with a x a tiles of inputs
-that overlap by a - 4, u = (i, j) a place in a tile, and T the tiles of all samples:
+`edgemeta.nn.kernels.cooktoom` explains the method and its matrices B, G and A. In two dimensions, with a x a tiles of
+inputs that overlap by a - 4, u = (i, j) a place in a tile, and T the tiles of all samples:
 
     forward    V = B d B^T       M[u] = V[u] @ U[u]       y = A^T M A                U = G w G^T
     backward   Q = A dy A^T      dU[u] = V[u]^T @ Q[u]    dw = G^T dU G
@@ -11,7 +11,7 @@ that overlap by a - 4, u = (i, j) a place in a tile, and T the tiles of all samp
 
 The backward pass is the exact adjoint of the forward one, and shares V and Q. U is the weights' working form: made once
 a step for all chunks, and its gradient is summed over them before it is taken back to the weights. Held to
-`edgemeta.nn.conv` by the tests.
+`edgemeta.nn.kernels.conv` by the tests.
 
 Five things make it fast in NumPy:
 - one `matmul` call does many small products, in C; OpenBLAS runs those faster than large ones that leave the cache.
@@ -20,7 +20,7 @@ Five things make it fast in NumPy:
   input, into its border of zeros.
 - after the rows' transform the places (i, .) of a tile have nothing to do with each other until the rows of the output,
   so they are worked through in bands of i. M, Q and dV, up to four times as large as the pictures, stay in the cache.
-- all views are made beforehand, once (`edgemeta.nn.prepared`).
+- all views are made beforehand, once (`edgemeta.nn.kernels.kernel`).
 - everything that is not needed again lives in `scratch`, which the next layer writes over.
 """
 
@@ -30,10 +30,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from edgemeta.nn.cooktoom import TILE, transforms
+from edgemeta.nn.kernels.cooktoom import TILE, transforms
+from edgemeta.nn.kernels.kernel import Array, Backward, Gradients, Prepared, Tensors
+from edgemeta.nn.kernels.workspace import Workspace, fill_inside, in_one_piece
 from edgemeta.nn.layout import Shape
-from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
-from edgemeta.nn.workspace import Workspace, fill_inside, in_one_piece
 
 BAND = 1 << 17  # numbers of M or Q that are worked through at once: half a megabyte, which stays in the cache
 
