@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -155,7 +155,7 @@ class Model:
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the layer list, ready for JSON; `layers_from` reads it back."""
-        return [{"layer": type(layer).__name__, **asdict(layer)} for layer in self.layers]
+        return [{"layer": type(layer).__name__, **vars(layer)} for layer in self.layers]
 
     def _backpropagate(self, theta: Vector, x: Array, y: Array, workspace: Workspace | None, grads: Gradients) -> float:
         """Return the mean loss, and send the gradient to `grads`, by the tensors' names."""

@@ -35,7 +35,7 @@ class Workspace:
         self._parts: dict[Any, Workspace] = {}
         self._plans: dict[Any, Any] = {}
         self._of = whole and weakref.ref(whole)  # weak: in a circle, dropping the workspace would not free its memory
-        self._turn = 0
+        self.results = 0  # taken so far
         self._moves = 0
         self.threads = 1
 
@@ -122,10 +122,10 @@ class Workspace:
         """Return an array for what a layer hands to the next one, as `samples` does.
 
         There are two such buffers, and they take turns: a layer writes one while it reads the other, and all layers
-        write where the cache is warm.
+        write where the cache is warm. So a layer takes one a pass: a second one would be the buffer that it reads.
         """
-        self._turn = 1 - self._turn
-        return self.samples(("result", self._turn), shape, dtype)
+        self.results += 1
+        return self.samples(("result", self.results % 2), shape, dtype)
 
 
 def in_one_piece(x: Array, size: tuple[int, int], scratch: Workspace) -> tuple[Array, Callable[[], None]]:
