@@ -118,10 +118,13 @@ def test_a_used_workspace_changes_nothing(name: str) -> None:
     for seed, batch in enumerate((5, 2, 7, 1, 5)):
         theta, x, y = draw(model, batch, seed)
         theta = theta.astype(np.float64 if seed == 3 else np.float32)
-        used, fresh = model.loss_and_grad(theta, x, y, workspace), model.loss_and_grad(theta, x, y)
+        used, fresh = (model.loss_and_grad(theta, x, y, space) for space in (workspace, Workspace()))
         assert used[0] == fresh[0]
         assert used[1].tobytes() == fresh[1].tobytes()
-        assert model.forward(theta, x, workspace).tobytes() == model.forward(theta, x).tobytes()
+        outputs = {model.forward(theta, x, space).tobytes() for space in (workspace, Workspace(), None)}
+        assert len(outputs) == 1
+        own = model.loss_and_grad(theta, x, y)  # in what earlier calls left in the model's
+        assert (own[0], own[1].tobytes()) == (fresh[0], fresh[1].tobytes())
 
 
 @by_network

@@ -79,6 +79,7 @@ def run(
             return RunResult(directory.history(), load_model(directory.model_path), directory.summary() or {})
         finally:
             directory.close()
+            network.release()
 
 
 def perform(network: Model, participants: Sequence[Participant], task: Task) -> Task:

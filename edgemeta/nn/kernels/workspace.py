@@ -6,9 +6,11 @@ do not depend on how many threads there are, so that the bits of a result do not
 
 import math
 import os
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -126,6 +128,30 @@ class Workspace:
         """
         self.results += 1
         return self.samples(("result", self.results % 2), shape, dtype)
+
+
+class Own:
+    """A workspace for each thread, lent to one computation at a time.
+
+    A computation that comes in the middle of another one of its thread, in a signal handler say, is lent a new one. One
+    that ends with an error gives nothing back, so that what it left half done is gone. A thread's end frees its
+    workspace, `release` that of every thread: what is lent at the moment, when it is given back.
+    """
+
+    def __init__(self) -> None:
+        self._threads = threading.local()
+
+    @contextmanager
+    def lend(self) -> Iterator[Workspace]:
+        """Give the workspace that the thread's last computation left, or a new one."""
+        mine = self._threads.__dict__  # this thread's, and after `release` nobody's
+        workspace = mine.pop("workspace", None) or Workspace()
+        yield workspace
+        mine["workspace"] = workspace
+
+    def release(self) -> None:
+        """Free the memory."""
+        self._threads = threading.local()
 
 
 def in_one_piece(x: Array, size: tuple[int, int], scratch: Workspace) -> tuple[Array, Callable[[], None]]:
