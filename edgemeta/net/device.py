@@ -131,9 +131,6 @@ class Device:
         except InputError:
             self._later("", "")  # a caller that goes on all the same does not hammer the gateway
             raise
-        finally:
-            if self._run is not None:  # a device waits for longer than it works
-                self._run.network.release()
 
     def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return probabilities (classes,) of one image (H, W, C), or (B, classes) of a batch; needs no gateway.

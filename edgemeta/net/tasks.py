@@ -126,6 +126,7 @@ class Tasks:
             raise
         finally:
             self.training = False
+            run.network.release()  # a device waits for longer than it works
         update = finish(work.recipe, {"theta": theta}, local, data.size)
         save_private(state.path, work.round, work.counted, update.private)
         write_atomic(state.update, encode_update(update, work.round, work.layout))
@@ -150,10 +151,13 @@ class Tasks:
         assert self._task is not None
         (work, theta), data = self._task, self.data(run)
         self._guard.check(run.network, work.recipe.batch_size, data.train.size + data.test.size)
-        scores = evaluate(
-            *(run.network, theta, data.train, data.test),
-            *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
-        )
+        try:
+            scores = evaluate(
+                *(run.network, theta, data.train, data.test),
+                *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
+            )
+        finally:
+            run.network.release()
         write_atomic(self._state.scores, [encode_evaluation(scores)])
         shown = "accuracy" if "accuracy" in scores["before"] else "loss"
         before, after = scores["before"][shown], scores["after"][shown]
