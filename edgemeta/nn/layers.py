@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from edgemeta.errors import InputError
-from edgemeta.nn.kernels import bias, conv, dense, flatten, pool, relu, tiled
+from edgemeta.nn.kernels import conv, dense, pool, simple, tiled
 from edgemeta.nn.kernels.cooktoom import KERNELS, TILE
 from edgemeta.nn.kernels.kernel import Kernel
 from edgemeta.nn.layout import Shape
@@ -69,7 +69,6 @@ class Conv2d:
         return tiled.kernel(weight)
 
 
-@dataclass(frozen=True)
 class Bias:
     """A convolution's bias, which the network may add after a pool; not a layer to build with."""
 
@@ -81,7 +80,7 @@ class Bias:
 
     def computed_by(self, _shape: Shape, _dtype: Any) -> Kernel:
         """Return the addition."""
-        return bias.kernel()
+        return simple.bias()
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class ReLU:
 
     def computed_by(self, _shape: Shape, _dtype: Any) -> Kernel:
         """Return the cut below zero."""
-        return relu.kernel()
+        return simple.relu()
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class Flatten:
 
     def computed_by(self, _shape: Shape, _dtype: Any) -> Kernel:
         """Return the view."""
-        return flatten.kernel()
+        return simple.flatten()
 
 
 @dataclass(frozen=True)

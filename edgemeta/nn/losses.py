@@ -4,8 +4,7 @@ Adding one is a function and its row in `LOSSES`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +58,7 @@ def squared_error(outputs: Array, targets: Array) -> tuple[float, Array]:
     return float(np.mean(difference * difference)), difference * (2 / difference.size)
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(NamedTuple):
     """A row of `LOSSES`.
 
     function: (outputs (B, outputs), labels or targets) -> the mean loss and its gradient, in the outputs' dtype; it
