@@ -8,8 +8,7 @@ from edgemeta.data import parse_partition
 from edgemeta.errors import ConfigError, InputError
 from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
 from edgemeta.meta import LEARNERS
-from edgemeta.nn import MODELS, PICTURES, RAW, Model, build
-from edgemeta.nn.losses import LOSSES
+from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Model, build
 
 
 @dataclass(frozen=True)

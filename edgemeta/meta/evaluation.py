@@ -10,8 +10,7 @@ import numpy as np
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import DataError
 from edgemeta.meta.samples import Samples
-from edgemeta.nn import Model, Vector
-from edgemeta.nn.losses import LOSSES
+from edgemeta.nn import LOSSES, Model, Vector
 
 LOSS_CEILING = 1e6  # the score of a loss that is larger or not finite, so that records stay numbers and means mean
 SCORE_BATCH = 32  # samples scored at once: no more memory than training; fixed, as the last bits depend on it

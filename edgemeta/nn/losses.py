@@ -3,7 +3,7 @@
 Adding one is a function and its row in `LOSSES`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,7 +70,7 @@ class Loss(NamedTuple):
     classifies: bool
 
 
-LOSSES: Mapping[str, Loss] = {
+LOSSES: dict[str, Loss] = {
     "cross-entropy": Loss(cross_entropy, classifies=True),
     "mse": Loss(squared_error, classifies=False),
 }

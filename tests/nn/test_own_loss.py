@@ -29,8 +29,8 @@ def absolute(outputs: Array, targets: Array) -> tuple[float, Array]:
 
 @pytest.fixture(autouse=True)
 def rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LOSSES, "twice", Loss(twice, classifies=True))  # type: ignore[arg-type]
-    monkeypatch.setitem(LOSSES, "absolute", Loss(absolute, classifies=False))  # type: ignore[arg-type]
+    monkeypatch.setitem(LOSSES, "twice", Loss(twice, classifies=True))
+    monkeypatch.setitem(LOSSES, "absolute", Loss(absolute, classifies=False))
 
 
 def test_a_classifiers_loss(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_a_call_in_the_middle_of_another_one_disturbs_nothing(monkeypatch: pytes
         Model.loss_and_grad(plain, THETA + 1, 255 - x, labels)
         return cross_entropy(outputs, labels)
 
-    monkeypatch.setitem(LOSSES, "nosy", Loss(nosy, classifies=True))  # type: ignore[arg-type]
+    monkeypatch.setitem(LOSSES, "nosy", Loss(nosy, classifies=True))
     model = build("cnn-small", (12, 12, 3), 4, "nosy", PICTURES)
     plain = copy.copy(MODEL)
     for _ in range(2):
