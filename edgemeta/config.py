@@ -24,6 +24,7 @@ class ModelConfig:
     name: str = "cnn"
     input_shape: tuple[int, ...] | None = None
     classes: tuple[str, ...] | int | None = None
+    loss: str = "cross-entropy"
 
 
 @dataclass(frozen=True)

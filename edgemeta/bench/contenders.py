@@ -18,7 +18,9 @@ RATE = 0.01
 
 
 class Work(NamedTuple):
-    """kind: "step" (loss, gradient, update), "fomaml" (one inner step and the outer one), or "forward"."""
+    """kind: "step" (loss, gradient, update), "natural" (the same, as the README has it), "fomaml" (one inner step and
+    the outer one), or "forward".
+    """
 
     kind: str
     model: str
@@ -46,11 +48,16 @@ def by_edgemeta(work: Work) -> Callable[[], object]:
     def step() -> None:
         network.descend(theta, x[0], y[0], RATE, workspace, out=theta)
 
+    def natural() -> None:
+        nonlocal theta
+        _, gradient = network.loss_and_grad(theta, x[0], y[0])
+        theta -= RATE * gradient
+
     def fomaml() -> None:
         network.descend(theta, x[0], y[0], RATE, workspace, out=adapted)
         network.descend(adapted, x[1], y[1], RATE, workspace, start=theta, out=theta)
 
-    return {"forward": forward, "step": step, "fomaml": fomaml}[work.kind]
+    return {"forward": forward, "step": step, "natural": natural, "fomaml": fomaml}[work.kind]
 
 
 def by_torch(work: Work) -> Callable[[], object]:
@@ -96,7 +103,7 @@ def by_torch(work: Work) -> Callable[[], object]:
             for p, g in zip(parameters, outer, strict=True):
                 p.sub_(g, alpha=RATE)
 
-    return {"forward": forward, "step": step, "fomaml": fomaml}[work.kind]
+    return {"forward": forward, "step": step, "natural": step, "fomaml": fomaml}[work.kind]
 
 
 LIBRARIES = {"edgemeta": by_edgemeta, "torch": by_torch}

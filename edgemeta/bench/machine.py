@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.nn import Conv2d, Model, Workspace, build, conv
-from edgemeta.nn.blas import core
+from edgemeta.nn import Conv2d, Model, Workspace, build
+from edgemeta.nn.kernels import conv
+from edgemeta.nn.kernels.blas import core
 
 REPEATS = 15
 
@@ -73,11 +74,12 @@ def _convolutions(network: Model, batch: int, rng: np.random.Generator) -> tuple
 def _convolution(x: Any, weight: Any, dy: Any, need_dx: bool) -> Callable[[], None]:
     """Return the plain convolution, forward and backward."""
     space, grads = Workspace(), {"weight": np.empty_like(weight)}
-    prepared = conv.prepare(x, weight.shape, space.part("scratch"), space.part("kept"))
+    kernel = conv.kernel(weight.shape)
+    prepared = kernel.prepare(x, space.part("scratch"), space.part("kept"))
     _, backward = prepared.prepare_backward(dy, need_dx)
 
     def run() -> None:
-        params = conv.to_working(weight, need_dx, space)
+        params = kernel.to_working({"weight": weight}, need_dx, space)
         prepared.forward(params)
         backward(params, grads)
 

@@ -75,7 +75,7 @@ def meta_train(model: Model, iterations: int, rng: np.random.Generator) -> Vecto
 
     def meta_gradient(theta: Vector, pair: Sequence[Samples]) -> Vector:
         at, query = fomaml(model, {"theta": theta}, pair, RECIPE, workspace)[1]["theta"]
-        return model.loss_and_grad(at, query.x, query.y, workspace)[1]
+        return model.loss_and_grad(at, query.x, query.y)[1]
 
     def direction(theta: Vector) -> Vector:
         tasks = [draw_task(rng) for _ in range(TASKS)]
@@ -91,12 +91,11 @@ def pretrain(model: Model, iterations: int, rng: np.random.Generator) -> Vector:
 
     One gradient of 25 tasks' support and query sets is the mean of the 50 gradients that `meta_train` takes.
     """
-    workspace = Workspace()
 
     def direction(theta: Vector) -> Vector:
         parts = [draw_task(rng)(2 * POINTS) for _ in range(TASKS)]
         x, y = np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts])
-        return model.loss_and_grad(theta, x, y, workspace)[1]
+        return model.loss_and_grad(theta, x, y)[1]
 
     return adam(start(model, rng), direction, iterations)
 
@@ -118,17 +117,15 @@ def adam(theta: Vector, direction: Callable[[Vector], Vector], iterations: int, 
 
 def errors_after(model: Model, theta: Vector, lr: float, points: int, tasks: int, seed: int) -> Curve:
     """Return the mean squared error over new tasks, each adapted on its own `points` and scored on 100 others."""
-    rng, workspace, totals = np.random.default_rng(seed), Workspace(), dict.fromkeys(STEPS, 0.0)
+    rng, totals = np.random.default_rng(seed), dict.fromkeys(STEPS, 0.0)
     for _ in range(tasks):
         task = draw_task(rng)
         support, query = task(points), task(100)
         personal, done = theta, 0
         for steps in STEPS:
-            personal = adapt(
-                model, personal, support, steps=steps - done, lr=lr, batch_size=points, rng=rng, workspace=workspace
-            )
+            personal = adapt(model, personal, support, steps=steps - done, lr=lr, batch_size=points, rng=rng)
             done = steps
-            totals[steps] += score(model, personal, query, workspace)["loss"] / tasks
+            totals[steps] += score(model, personal, query)["loss"] / tasks
     return totals
 
 

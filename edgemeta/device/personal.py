@@ -65,6 +65,7 @@ def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, tra
     own = adapt(
         *(run.network, theta, support), steps=settings.adapt_steps, lr=settings.adapt_lr, batch_size=batch_size, rng=rng
     )
+    run.network.release()
     if not np.isfinite(own).all():
         log.warning("adapting the model of round %d diverged: it is used as it is", number)
         own = theta

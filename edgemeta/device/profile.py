@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgemeta.device.guard import total_mb
 from edgemeta.errors import ConfigError
-from edgemeta.nn.workspace import MAX_THREADS
+from edgemeta.nn.kernels.workspace import MAX_THREADS
 from edgemeta.records import number, record_from
 
 

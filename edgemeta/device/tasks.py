@@ -116,7 +116,9 @@ class Tasks:
                 if local.step < total and used:
                     return Done(Kind.TRAINED, f"trained {local.step} of {total} steps of round {work.round}")
                 whole = False
+            run.network.release()  # a device waits for longer than it works
         except BaseException:
+            run.network.release()
             if not whole:  # a step was cut off half way, by Ctrl-C say: go on from what is on disk
                 self._local = None
             raise
@@ -146,10 +148,13 @@ class Tasks:
         assert self._task is not None
         (work, vectors), data = self._task, self.data(run)
         self._guard.check(run.network, work.recipe.batch_size, data.train.size + data.test.size)
-        scores = evaluate(
-            *(run.network, vectors["theta"], data.train, data.test),
-            *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
-        )
+        try:
+            scores = evaluate(
+                *(run.network, vectors["theta"], data.train, data.test),
+                *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
+            )
+        finally:
+            run.network.release()
         write_atomic(self._state.scores, [encode_evaluation(scores)])
         shown = "accuracy" if "accuracy" in scores["before"] else "loss"
         before, after = scores["before"][shown], scores["after"][shown]

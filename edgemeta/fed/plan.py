@@ -12,7 +12,7 @@ from edgemeta.fed.aggregate import AGGREGATORS
 from edgemeta.fed.optimizers import OPTIMIZERS
 from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import LEARNERS
-from edgemeta.nn import MODELS, PICTURES, RAW, Model, build
+from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Model, build
 from edgemeta.records import nearest, read_record
 
 
@@ -72,7 +72,8 @@ def resolve(
         min_available_clients=config.server.min_available_clients or train,
         min_fit_clients=config.server.min_fit_clients or min(2, train),
     )
-    model = ModelConfig("custom" if network else config.model.name, input_shape, classes)
+    name, loss = ("custom", network.loss) if network else (config.model.name, config.model.loss)
+    model = ModelConfig(name, input_shape, classes, loss)
     phases = tuple(
         replace(
             phase,
@@ -100,7 +101,7 @@ def network_of(config: RunConfig, threads: int = 1) -> Model:
     assert shape is not None  # resolved
     assert isinstance(classes, tuple)
     normalization = PICTURES if len(shape) == 3 else RAW
-    return build(config.model.name, shape, len(classes), normalization=normalization, threads=threads)
+    return build(config.model.name, shape, len(classes), config.model.loss, normalization, threads)
 
 
 def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tuple[str, ...]) -> list[str]:
@@ -116,6 +117,7 @@ def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tup
 def _unknown_names(config: RunConfig) -> list[str]:
     named = [
         ("model", config.model.name, [*MODELS, "custom"]),
+        ("loss", config.model.loss, list(LOSSES)),
         ("aggregator", config.server.aggregator, list(AGGREGATORS)),
         ("optimizer", config.server.optimizer, list(OPTIMIZERS)),
         *(("algorithm", phase.algorithm, list(LEARNERS)) for phase in config.phases),
@@ -153,4 +155,7 @@ def _impossible(config: RunConfig, train: int) -> list[str]:
         value = getattr(config.server, name)
         if value > train:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
+    if (loss := config.model.loss) in LOSSES and not LOSSES[loss].classifies:
+        fit = ", ".join(name for name, row in LOSSES.items() if row.classifies)
+        complaints.append(f"model.loss is '{loss}', which takes targets, and a run's data has classes: give {fit}")
     return complaints

@@ -82,6 +82,7 @@ def run(
             return RunResult(directory.history(), load_model(directory.model_path), summary)
         finally:
             directory.close()
+            network.release()
 
 
 def perform(network: Model, participants: Sequence[Participant], task: Task) -> Task:

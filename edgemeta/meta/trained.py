@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgemeta.errors import DataError
 from edgemeta.meta.evaluation import SCORE_BATCH, adapt
 from edgemeta.meta.samples import Samples
-from edgemeta.nn import Model, Vector, Workspace, softmax
+from edgemeta.nn import Model, Vector, softmax
 from edgemeta.nn.files import load_parameters, save_model
 
 
@@ -24,23 +24,21 @@ class TrainedModel:
     classes: tuple[str, ...]
     round: int = 0
 
-    def predict(self, images: NDArray[Any], workspace: Workspace | None = None) -> NDArray[np.float32]:
+    def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Return probabilities (B, classes), or the outputs (B, outputs) of a regression network.
 
         images: (B, H, W, C), uint8 or float in [0, 1] (what the model was trained on, where that was no pictures);
-        one image without the batch's axis is taken as a batch of one. workspace: scratch memory to keep between calls,
-        which saves a fifth of the time of one image. Raises InputError for another shape.
+        one image without the batch's axis is taken as a batch of one. Raises InputError for another shape.
         """
         images = np.asarray(images)
         batch = images[np.newaxis] if images.ndim == len(self.network.input_shape) else images
-        workspace = workspace or Workspace()
         outputs = np.concatenate(
             [
-                self.network.forward(self.theta, batch[start : start + SCORE_BATCH], workspace)
+                self.network.forward(self.theta, batch[start : start + SCORE_BATCH])
                 for start in range(0, max(len(batch), 1), SCORE_BATCH)
             ]
         )
-        return outputs if self.network.loss == "mse" else softmax(outputs)
+        return softmax(outputs) if self.network.classifies else outputs
 
     def adapt(
         self,
@@ -60,7 +58,7 @@ class TrainedModel:
         x, y = np.asarray(images), np.asarray(labels)
         if len(x) != len(y) or not len(x):
             raise DataError(f"{len(x)} images with {len(y)} labels: expected as many labels, and one or more")
-        support = Samples(x, y if self.network.loss == "mse" else self._indices(y))
+        support = Samples(x, self._indices(y) if self.network.classifies else y)
         rng = np.random.default_rng(seed)
         theta = adapt(self.network, self.theta, support, steps=steps, lr=lr, batch_size=batch_size, rng=rng)
         return replace(self, theta=theta)

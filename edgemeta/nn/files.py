@@ -178,7 +178,7 @@ def _class_names(text: str) -> tuple[str, ...]:
 
 
 def _check_classes(model: Model, classes: Sequence[str]) -> None:
-    if model.loss == "cross-entropy" and len(classes) != model.outputs:
+    if model.classifies and len(classes) != model.outputs:
         raise InputError(f"{len(classes)} class names for {model.outputs} outputs: expected one name an output")
 
 

@@ -10,7 +10,7 @@ from edgemeta.bench.contenders import LIBRARIES, Work
 
 
 @pytest.mark.parametrize("library", list(LIBRARIES))
-@pytest.mark.parametrize("kind", ["step", "fomaml", "forward"])
+@pytest.mark.parametrize("kind", ["step", "natural", "fomaml", "forward"])
 def test_a_contender_does_the_work_and_says_how_long_it_took(library, kind):
     if library == "torch":
         pytest.importorskip("torch")

@@ -50,17 +50,25 @@ def alone(tmp_path):
     return config
 
 
+def rests(device):
+    """Say whether the network has let go of the memory that it worked in."""
+    with device._run.network.scratch() as workspace:
+        return not workspace._parts
+
+
 def test_a_run_step_by_step(tmp_path, alone):
     with gateway(alone, tmp_path / "served") as (_, url), Device(url, SPEC, tmp_path / "d", "board", 0) as device:
         with pytest.raises(DataError, match="no model"):
             device.predict(PICTURE)
-        kinds = [device.step().kind for _ in range(5)]
-        assert kinds == ["joined", "task", "evaluated", "delivered", "task"]
+        for kind in ("joined", "task", "evaluated", "delivered", "task"):
+            assert device.step().kind == kind
+            assert rests(device)
         assert device.predict(PICTURE).shape == (10,)
         assert device.predict(np.stack([PICTURE, PICTURE])).shape == (2, 10)
         assert str(device.step(budget_s=0)) == "trained 1 of 3 steps of round 1"
         assert str(device.step(budget_s=0)) == "trained 2 of 3 steps of round 1"
         assert str(device.step(budget_s=0)).startswith("trained 3 of 3 steps of round 1")
+        assert rests(device)
         assert str(device.step()) == "delivered the update of round 1"
         done = until(device, "over")
         assert str(tmp_path / "d" / "personal.safetensors") in str(done)
@@ -69,6 +77,7 @@ def test_a_run_step_by_step(tmp_path, alone):
         before = (tmp_path / "d" / "personal.safetensors").read_bytes()
         device.adapt()
         assert (tmp_path / "d" / "personal.safetensors").read_bytes() == before  # the same model, the same data
+        assert rests(device)
         assert edgemeta.load_model(tmp_path / "d" / "model.safetensors").round == 2
     assert_same_run(tmp_path / "served", tmp_path / "simulated")
 

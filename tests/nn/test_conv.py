@@ -7,7 +7,7 @@ import pytest
 from gradients import Array, check_gradient
 from passes import convolved
 
-from edgemeta.nn import conv
+from edgemeta.nn.kernels import conv
 
 pytestmark = pytest.mark.board
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from passes import convolved
 
-from edgemeta.nn import Conv2d, Workspace, conv, tiled
-from edgemeta.nn.cooktoom import POINTS, TILE, exact, transforms
+from edgemeta.nn import Conv2d, Workspace
+from edgemeta.nn.kernels import conv, tiled
+from edgemeta.nn.kernels.cooktoom import POINTS, TILE, exact, transforms
 
 Array = NDArray[Any]
 TOLERANCE = 5e-6  # over thousands of random shapes the worst was 1.4e-6
@@ -125,7 +126,7 @@ def test_bands_of_any_height_give_the_same_bits(kernel: int, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape", "dtype", "method"),
+    ("layer", "shape", "dtype", "module"),
     [
         (Conv2d(4, 5), (8, 8, 3), np.float32, conv),  # few channels
         (Conv2d(4, 5), (8, 8, 7), np.float32, tiled),
@@ -137,5 +138,6 @@ def test_bands_of_any_height_give_the_same_bits(kernel: int, monkeypatch: pytest
     ],
     ids=str,
 )
-def test_the_layer_chooses_by_shape_and_dtype(layer: Conv2d, shape: tuple[int, ...], dtype: Any, method: Any) -> None:
-    assert layer.method(shape, np.dtype(dtype)) is method
+def test_the_layer_chooses_by_shape_and_dtype(layer: Conv2d, shape: tuple[int, ...], dtype: Any, module: Any) -> None:
+    kernel = module.kernel((layer.kernel, layer.kernel, shape[2], layer.filters))
+    assert layer.computed_by(shape, np.dtype(dtype)).to_working is kernel.to_working

@@ -6,7 +6,8 @@ from gradients import Array, check_gradient, tie_free
 from passes import run
 
 from edgemeta.errors import InputError
-from edgemeta.nn import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU, Workspace, dense
+from edgemeta.nn import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU, Workspace
+from edgemeta.nn.kernels import dense
 
 pytestmark = pytest.mark.board
 

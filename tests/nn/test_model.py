@@ -2,6 +2,7 @@
 
 import gc
 import math
+import re
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.board
 NETWORKS = {
     "cnn": build("cnn", (8, 9, 3), 5),
     "cnn-small": build("cnn-small", (7, 10, 1), 3),
+    "conv4": build("conv4", (16, 17, 2), 3),
     "mlp": build("mlp", (4, 3), 4),
     "mlp-mse": build("mlp", (6,), 2, loss="mse"),
     "custom": Model([Conv2d(3, 5), ReLU(), MaxPool2d(3), Conv2d(2, 1), Flatten(), Dense(4)], (6, 7, 2)),
@@ -94,6 +96,17 @@ def test_the_named_models_have_the_promised_tensors() -> None:
         "dense2.bias": (10,),
     }
     assert cnn.layout.size == 2_432 + 51_264 + 2_097_664 + 5_130
+    conv4 = build("conv4", (32, 32, 3), 10)
+    assert dict(conv4.layout.entries) == {
+        "conv1.weight": (3, 3, 3, 32),
+        "conv1.bias": (32,),
+        **{f"conv{i}.weight": (3, 3, 32, 32) for i in (2, 3, 4)},
+        **{f"conv{i}.bias": (32,) for i in (2, 3, 4)},
+        "dense1.weight": (2 * 2 * 32, 10),
+        "dense1.bias": (10,),
+    }
+    # 3 * 3 * 3 * 32 + 32 and three times 3 * 3 * 32 * 32 + 32, and 128 numbers for each class
+    assert conv4.layout.size == 896 + 3 * 9_248 + 128 * 10 + 10 == 28_640 + 1_290
     assert build("cnn-small", (32, 32, 3), 10).layout.size == 448 + 4_640 + 262_272 + 1_290
     assert build("mlp", (28, 28), 10).layout.size == 157_000 + 40_200 + 2_010
 
@@ -120,10 +133,13 @@ def test_a_used_workspace_changes_nothing(name: str) -> None:
     for seed, batch in enumerate((5, 2, 7, 1, 5)):
         theta, x, y = draw(model, batch, seed)
         theta = theta.astype(np.float64 if seed == 3 else np.float32)
-        used, fresh = model.loss_and_grad(theta, x, y, workspace), model.loss_and_grad(theta, x, y)
+        used, fresh = (model.loss_and_grad(theta, x, y, space) for space in (workspace, Workspace()))
         assert used[0] == fresh[0]
         assert used[1].tobytes() == fresh[1].tobytes()
-        assert model.forward(theta, x, workspace).tobytes() == model.forward(theta, x).tobytes()
+        outputs = {model.forward(theta, x, space).tobytes() for space in (workspace, Workspace(), None)}
+        assert len(outputs) == 1
+        own = model.loss_and_grad(theta, x, y)  # in what earlier calls left in the model's
+        assert (own[0], own[1].tobytes()) == (fresh[0], fresh[1].tobytes())
 
 
 @by_network
@@ -221,8 +237,20 @@ def test_networks_that_cannot_be_are_refused() -> None:
             Model(layers, shape)
     with pytest.raises(InputError, match="unknown loss 'hinge': expected one of cross-entropy, mse"):
         Model([Dense(2)], (4,), "hinge")
-    with pytest.raises(InputError, match="unknown model 'resnet': expected one of cnn, cnn-small, mlp"):
+    with pytest.raises(InputError, match="unknown model 'resnet': expected one of cnn, cnn-small, conv4, mlp"):
         build("resnet", (4,), 2)
+
+
+@pytest.mark.parametrize(("name", "least"), [("cnn", 4), ("cnn-small", 4), ("conv4", 16)])
+def test_a_named_model_says_how_small_pictures_may_be(name: str, least: int) -> None:
+    """Two pools of 2 leave one place of 4x4, four of 16x16."""
+    assert build(name, (least, 3 * least, 1), 2).outputs == 2
+    for shape in [(least - 1, 40, 1), (40, least - 1, 3), (1, 1, 1), (40,), (40, 40), (2, 40, 40, 1)]:
+        message = f"{name} takes pictures .* of {least}x{least} or more, and the input shape is {re.escape(str(shape))}"
+        with pytest.raises(InputError, match=message):
+            build(name, shape, 2)
+    for shape in [(1, 1, 1), (1,), (2, 3, 4, 5)]:
+        assert build("mlp", shape, 2).outputs == 2
 
 
 @by_network

@@ -12,7 +12,8 @@ from runs import command_line
 
 import edgemeta
 from edgemeta.errors import InputError
-from edgemeta.nn import Workspace, blas, build
+from edgemeta.nn import build
+from edgemeta.nn.kernels import blas
 
 SCRIPT = """
 import logging
@@ -72,12 +73,3 @@ def test_the_commands_give_the_same_bits_for_any_number_of_threads(tmp_path):
     assert results[0] == results[1]
     assert json.loads(results[0][2])["samples"] > 0
     assert json.loads(results[0][3])
-
-
-def test_predictions_in_a_kept_workspace_are_the_same():
-    network = build("cnn-small", (8, 8, 1), 3)
-    model = edgemeta.meta.TrainedModel(network, network.init(0), ("a", "b", "c"))
-    images = np.random.default_rng(1).integers(0, 256, (70, 8, 8, 1), np.uint8)
-    kept = Workspace()
-    for part in (images, images[:1], images[3:40]):
-        assert model.predict(part, kept).tobytes() == model.predict(part).tobytes()

@@ -6,9 +6,11 @@ do not depend on how many threads there are, so that the bits of a result do not
 
 import math
 import os
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -35,7 +37,7 @@ class Workspace:
         self._parts: dict[Any, Workspace] = {}
         self._plans: dict[Any, Any] = {}
         self._of = whole and weakref.ref(whole)  # weak: in a circle, dropping the workspace would not free its memory
-        self._turn = 0
+        self.results = 0  # taken so far
         self._moves = 0
         self.threads = 1
 
@@ -122,10 +124,34 @@ class Workspace:
         """Return an array for what a layer hands to the next one, as `samples` does.
 
         There are two such buffers, and they take turns: a layer writes one while it reads the other, and all layers
-        write where the cache is warm.
+        write where the cache is warm. So a layer takes one a pass: a second one would be the buffer that it reads.
         """
-        self._turn = 1 - self._turn
-        return self.samples(("result", self._turn), shape, dtype)
+        self.results += 1
+        return self.samples(("result", self.results % 2), shape, dtype)
+
+
+class Own:
+    """A workspace for each thread, lent to one computation at a time.
+
+    A computation that comes in the middle of another one of its thread, in a signal handler say, is lent a new one. One
+    that ends with an error gives nothing back, so that what it left half done is gone. A thread's end frees its
+    workspace, `release` that of every thread: what is lent at the moment, when it is given back.
+    """
+
+    def __init__(self) -> None:
+        self._threads = threading.local()
+
+    @contextmanager
+    def lend(self) -> Iterator[Workspace]:
+        """Give the workspace that the thread's last computation left, or a new one."""
+        mine = self._threads.__dict__  # this thread's, and after `release` nobody's
+        workspace = mine.pop("workspace", None) or Workspace()
+        yield workspace
+        mine["workspace"] = workspace
+
+    def release(self) -> None:
+        """Free the memory."""
+        self._threads = threading.local()
 
 
 def in_one_piece(x: Array, size: tuple[int, int], scratch: Workspace) -> tuple[Array, Callable[[], None]]:

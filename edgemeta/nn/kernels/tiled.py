@@ -1,6 +1,6 @@
 """Fast convolution by tiles: Cook-Toom transforms of 4x4 outputs, and matrix products between them.
 
-`edgemeta.nn.cooktoom` explains the method and its matrices B, G and A. In two dimensions, with a x a tiles of inputs
+`cooktoom.py` explains the method and its matrices B, G and A. In two dimensions, with a x a tiles of inputs
 that overlap by a - 4, u = (i, j) a place in a tile, and T the tiles of all samples:
 
     forward    V = B d B^T       M[u] = V[u] @ U[u]       y = A^T M A                U = G w G^T
@@ -9,9 +9,8 @@ that overlap by a - 4, u = (i, j) a place in a tile, and T the tiles of all samp
 
     V[u], dV[u]: (T, C); U[u], dU[u]: (C, O); M[u], Q[u]: (T, O)
 
-The backward pass is the exact adjoint of the forward one, and shares V and Q. U is the weights' working form: made once
-a step for all chunks, and its gradient is summed over them before it is taken back to the weights. Held to
-`edgemeta.nn.conv` by the tests.
+The backward pass is the exact adjoint of the forward one, and shares V and Q. U is the weights' working form
+(see `kernel.py`). Held to the plain convolution, `conv.py`, by the tests.
 
 Five things make it fast in NumPy:
 - one `matmul` call does many small products, in C; OpenBLAS runs those faster than large ones that leave the cache.
@@ -20,20 +19,21 @@ Five things make it fast in NumPy:
   input, into its border of zeros.
 - after the rows' transform the places (i, .) of a tile have nothing to do with each other until the rows of the output,
   so they are worked through in bands of i. M, Q and dV, up to four times as large as the pictures, stay in the cache.
-- all views are made beforehand, once (`edgemeta.nn.prepared`).
+- all views are made beforehand, once.
 - everything that is not needed again lives in `scratch`, which the next layer writes over.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from edgemeta.nn.cooktoom import TILE, transforms
+from edgemeta.nn.kernels.cooktoom import TILE, transforms
+from edgemeta.nn.kernels.kernel import Array, Backward, Gradients, Kernel, Prepared, Shapes, Tensors
+from edgemeta.nn.kernels.workspace import Workspace, fill_inside, in_one_piece
 from edgemeta.nn.layout import Shape
-from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
-from edgemeta.nn.workspace import Workspace, fill_inside, in_one_piece
 
 BAND = 1 << 17  # numbers of M or Q that are worked through at once: half a megabyte, which stays in the cache
 
@@ -52,38 +52,46 @@ class Band(NamedTuple):
     products_by_tile: Array
 
 
-def working_shape(weight: Shape) -> Shape:
-    """Return the shape of U for weights (k, k, C, O): (a, a, C, O)."""
-    size = weight[0] + TILE - 1
-    return size, size, weight[2], weight[3]
+def kernel(weight: Shape) -> Kernel:
+    """Return the convolution of float32 with weights of this shape: (k, k, C, O), k one of `KERNELS`."""
+    return Kernel(partial(_prepare, weight), _working_shapes, _to_working, _from_working)
 
 
-def to_working(weight: Array, need_dx: bool, scratch: Workspace) -> Tensors:
+def _working_shapes(shapes: Shapes) -> Shapes:
+    """Return the shape of U: (a, a, C, O)."""
+    size, _, channels, filters = shapes["weight"]
+    a = size + TILE - 1
+    return {"weight": (a, a, channels, filters)}
+
+
+def _to_working(tensors: Tensors, need_dx: bool, scratch: Workspace) -> Tensors:
     """Return U and, if need be, its transpose as a copy: products with a transposed view take half as long again."""
-    u = scratch.array("U", working_shape(weight.shape), weight.dtype)
+    weight = tensors["weight"]
+    size, _, channels, filters = shape = _working_shapes({"weight": weight.shape})["weight"]
+    u = scratch.array("U", shape, weight.dtype)
     _along_both(transforms(len(weight)).weights, weight, u, scratch)
     if not need_dx:
         return {"weight": u}
-    size, _, channels, filters = u.shape
     across = scratch.array("across", (size, size, filters, channels), u.dtype)
     across[...] = u.swapaxes(2, 3)
     return {"weight": u, "across": across}
 
 
-def from_working(dworking: Array, dweight: Array, scratch: Workspace) -> None:
+def _from_working(sums: Tensors, grads: Gradients, scratch: Workspace) -> None:
     """Write the weights' gradient G^T dU G."""
-    _along_both(transforms(len(dweight)).weights.T, dworking, dweight, scratch)
+    weight = grads["weight"]
+    _along_both(transforms(len(weight)).weights.T, sums["weight"], weight, scratch)
 
 
-def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
-    """Prepare to convolve x: (B, H, W, C), float32, with weights of this shape, (k, k, C, O), k one of `KERNELS`."""
+def _prepare(weight: Shape, x: Array, scratch: Workspace, kept: Workspace | None) -> Prepared:
+    """Prepare to convolve x: (B, H, W, C), float32, to (B, H, W, O)."""
     batch, height, width, channels = x.shape
-    kernel, filters = weight[0], weight[3]
-    b, _, a, _ = transforms(kernel)
+    k, filters = weight[0], weight[3]
+    b, _, a, _ = transforms(k)
     size, down, right = len(b), -(-height // TILE), -(-width // TILE)
     tiles = right * down * batch
     high = max(1, min(size, BAND // (size * tiles * filters)))
-    padded = scratch.array("padded", (TILE * down + kernel - 1, TILE * right + kernel - 1, batch, channels), x.dtype)
+    padded = scratch.array("padded", (TILE * down + k - 1, TILE * right + k - 1, batch, channels), x.dtype)
     rows = scratch.array("rows", (size, down, padded.shape[1], batch * channels), x.dtype)
     v = (kept or scratch).array("V", (size, size, tiles, channels), x.dtype)
     m = scratch.array("M", (high, size, tiles, filters), x.dtype)  # of one band; in the backward pass Q
@@ -100,7 +108,7 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
         bands.append(Band(places, columns, v[places], by_tile[0], products, by_tile[1]))
 
     def forward(params: Tensors) -> None:
-        fill_inside(padded, x.transpose(1, 2, 0, 3), kernel // 2, kernel // 2)
+        fill_inside(padded, x.transpose(1, 2, 0, 3), k // 2, k // 2)
         np.matmul(b, windows, out=rows_by_tile)
         for band in bands:
             np.matmul(b, band.columns, out=band.v_by_tile)
@@ -111,7 +119,7 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
     def prepare_backward(dy: Array, need_dx: bool) -> tuple[Array | None, Backward]:
         whole, tidy = in_one_piece(dy, (TILE * down, TILE * right), scratch)
         dy_by_tile = _in_tiles(whole, down, right)
-        dx, add_band, add_rows = _prepare_input_gradient(x, m, scratch, kernel) if need_dx else (None, None, None)
+        dx, add_band, add_rows = _prepare_input_gradient(x, m, scratch, k) if need_dx else (None, None, None)
 
         def backward(params: Tensors, grads: Gradients) -> None:
             tidy()
@@ -130,14 +138,14 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
 
 
 def _prepare_input_gradient(
-    x: Array, q: Array, scratch: Workspace, kernel: int
+    x: Array, q: Array, scratch: Workspace, k: int
 ) -> tuple[Array, Callable[[slice, Array], None], Callable[[], None]]:
     """Return dx and the functions that compute it: for each band of Q, the first one first, and once at the end.
 
     q: (high, a, tiles, O), where each band's Q is when its function is called, with its places and the transposed U.
     """
     batch, height, width, channels = x.shape
-    overlap, n = transforms(kernel).overlap, batch * channels
+    overlap, n = transforms(k).overlap, batch * channels
     high, size, _, filters = q.shape
     down, right = -(-height // TILE), -(-width // TILE)
     # A tile of zeros before the first and after the last stands for the neighbours that they do not have.

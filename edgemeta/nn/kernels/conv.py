@@ -1,6 +1,6 @@
 """Plain direct convolution: stride 1, 'same' padding, any odd kernel, any float dtype.
 
-The readable reference, the float64 path, what serves few channels, and what the faster way (`edgemeta.nn.tiled`) is
+The readable reference, the float64 path, what serves few channels, and what the faster way (`tiled.py`) is
 tested against. A receptive field is kh rows of kw*C numbers; written out for every place along a row only, the field
 of the place below shares all but one of its rows. So the numbers are written out kw times, not kh*kw times, and an
 overlapping view shows them as a matrix for each row h of the output, with T = W*B places and samples:
@@ -9,43 +9,37 @@ overlapping view shows them as a matrix for each row h of the output, with T = W
     dweight     = sum over h of fields[h] @ dy[h]
     dx          = dy convolved with the kernel turned by 180 degrees, as each input pixel fed the outputs around it
 
-Like each way to convolve, it is four functions: `working_shape` and `to_working` are of the form in which it takes the
-weights, `from_working` takes a gradient in that form back to the weights' own, and `prepare` does the work (see
-`edgemeta.nn.prepared`).
+Its working form is the weights as they are, and for the input's gradient the turned ones beside them.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from edgemeta.nn.kernels.kernel import Array, Backward, Gradients, Kernel, Prepared, Tensors
+from edgemeta.nn.kernels.workspace import Workspace, fill_inside, in_one_piece
 from edgemeta.nn.layout import Shape
-from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
-from edgemeta.nn.workspace import Workspace, fill_inside, in_one_piece
 
 
-def working_shape(weight: Shape) -> Shape:
-    """Return the shape of the weights' working form, which is that of their gradient, too: here their own."""
-    return weight
+def kernel(weight: Shape) -> Kernel:
+    """Return the convolution with weights of this shape: (kh, kw, C, O), both kernel sizes odd."""
+    return Kernel(partial(_prepare, weight), to_working=_to_working)
 
 
-def to_working(weight: Array, need_dx: bool, scratch: Workspace) -> Tensors:
-    """Return what `prepare`'s functions take for weights (kh, kw, C, O); need_dx: whether for the input's gradient."""
+def _to_working(tensors: Tensors, need_dx: bool, scratch: Workspace) -> Tensors:
+    weight = tensors["weight"]
     if not need_dx:
-        return {"weight": weight}
+        return tensors
     kh, kw, channels, filters = weight.shape
     turned = scratch.array("turned", (kh, kw, filters, channels), weight.dtype)
     turned[...] = weight[::-1, ::-1].swapaxes(2, 3)
     return {"weight": weight, "turned": turned}
 
 
-def from_working(dworking: Array, dweight: Array, _scratch: Workspace) -> None:
-    """Write the weights' gradient, given that of their working form."""
-    dweight[...] = dworking
-
-
-def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
-    """Prepare to convolve x: (B, H, W, C) with weights of this shape, (kh, kw, C, O), both kernel sizes odd."""
+def _prepare(weight: Shape, x: Array, scratch: Workspace, kept: Workspace | None) -> Prepared:
+    """Prepare to convolve x: (B, H, W, C) to (B, H, W, O)."""
     (batch, height, width, _), filters = x.shape, weight[3]
     fields, fill = _fields(x, weight, scratch, kept)
     y = scratch.result((batch, height, width, filters), x.dtype)
@@ -59,7 +53,7 @@ def prepare(x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None 
         whole, tidy = in_one_piece(dy, (height, width), scratch)
         drows = whole.reshape(height, width * batch, filters)
         products = scratch.array("products", (height, fields.shape[1], filters), x.dtype)
-        back = prepare(dy, (*weight[:2], filters, weight[2]), scratch) if need_dx else None
+        back = _prepare((*weight[:2], filters, weight[2]), dy, scratch, None) if need_dx else None
 
         def backward(params: Tensors, grads: Gradients) -> None:
             tidy()

@@ -9,18 +9,24 @@ stay in the cache from one product to the other, and on to its step when a `Desc
 which then never exists as a whole.
 """
 
+from functools import partial
+
 import numpy as np
 
-from edgemeta.nn.blas import small_product
-from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
-from edgemeta.nn.update import Descent
-from edgemeta.nn.workspace import Workspace
+from edgemeta.nn.kernels.blas import small_product
+from edgemeta.nn.kernels.kernel import Array, Backward, Gradients, Kernel, Prepared, Tensors
+from edgemeta.nn.kernels.update import Descent
+from edgemeta.nn.kernels.workspace import Workspace
 
 FORWARD, BACKWARD = 1024, 512  # rows of a piece: forward, each piece adds to the sums that are to be made
 
 
-def prepare(x: Array, units: int, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
-    """Prepare to map x: (B, D) to (B, units); see `edgemeta.nn.prepared`."""
+def kernel(units: int) -> Kernel:
+    """Return the map of inputs (B, D) to (B, units)."""
+    return Kernel(partial(_prepare, units))
+
+
+def _prepare(units: int, x: Array, scratch: Workspace, kept: Workspace | None) -> Prepared:
     batch, inputs = x.shape
     few = _rows_of_a_small_product(batch, units)
     rows = few if few >= 64 else FORWARD  # below 64, summing the products takes longer than they save
