@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from kept import SHOWING, history_in, mark, next_model, scored, trained, unpack, vector_in
+from kept import SHOWING, history_in, mark, next_model, scored, tensors_in, trained, unpack, vector_in
 from runs import command_line
 
 import edgemeta
@@ -19,6 +19,10 @@ def model_in(run):
     return vector_in((run / "model.safetensors").read_bytes())
 
 
+def losses_in(scores):
+    return [each["loss"] for each in (scores["before"], scores["after"], *scores["grid"])]
+
+
 def assert_went_on(run, kept, like):
     """The kept records are as they were, and the later ones say all that an earlier run's do."""
     records = history_in(run)
@@ -27,6 +31,25 @@ def assert_went_on(run, kept, like):
         assert other.keys() <= record.keys()
         assert (record["round"], record["phase"]) == (other["round"], other["phase"])
     assert json.loads((run / "summary.json").read_text())["rounds"] == records[-1]["round"]
+
+
+def test_training_and_scoring_come_to_what_they_did(tmp_path):
+    """But for the last bits, which are the processor's: data, draws, steps and adaptation are the same ones."""
+    house = unpack("household-trained", tmp_path / "trained") / "gateway"
+    prepared, theta = prepare(config_of(house / "run.toml")), model_in(house)
+    for k in (0, 2):
+        (path,) = house.rglob(f"update-00000{k}.safetensors")
+        update, kept = trained(prepared, theta, 2, k), vector_in(path.read_bytes())
+        assert np.linalg.norm(update.shared["theta"] - kept) < 1e-3 * np.linalg.norm(kept)
+        metrics = json.loads(tensors_in(path.read_bytes())[0]["metrics"])
+        assert update.loss == pytest.approx(metrics["loss"], rel=1e-4)
+
+    house = unpack("household-evaluation", tmp_path / "evaluation") / "gateway"
+    (path,) = house.rglob("evaluation-000000.json")
+    kept, scores = json.loads(path.read_text())["metrics"], scored(prepared, model_in(house), 2, 0)
+    assert scores["samples"] == kept["samples"]
+    for was, now in zip(losses_in(kept), losses_in(scores), strict=True):
+        assert now == pytest.approx(was, rel=1e-4)
 
 
 @pytest.mark.parametrize(("name", "done"), [("simulation-half", 2), ("simulation-mid-round", 1)])
