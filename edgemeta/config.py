@@ -16,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from edgemeta.errors import ConfigError
+from edgemeta.names import canonical
 
 PRESETS = Path(__file__).parent / "presets"
 Record = TypeVar("Record")
@@ -33,6 +34,10 @@ class ModelConfig:
     name: str = "cnn"
     input_shape: tuple[int, ...] | None = None
     classes: tuple[str, ...] | int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.classes, tuple):  # one name has one form, wherever it comes from
+            object.__setattr__(self, "classes", tuple(map(canonical, self.classes)))
 
 
 @dataclass(frozen=True)

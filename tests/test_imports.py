@@ -13,10 +13,11 @@ ROOT = Path(edgemeta.__file__).parent
 BELOW = {  # room -> the rooms that it may use
     "errors": set(),
     "storage": {"errors"},
-    "config": {"errors"},
-    "nn": {"errors", "config", "storage"},
-    "data": {"errors", "config", "storage", "nn"},
-    "meta": {"errors", "config", "storage", "nn"},
+    "names": {"errors"},
+    "config": {"errors", "names"},
+    "nn": {"errors", "names", "config", "storage"},
+    "data": {"errors", "names", "config", "storage", "nn"},
+    "meta": {"errors", "names", "config", "storage", "nn"},
 }
 BELOW["fed"] = {*BELOW, "errors"}
 BELOW["net"] = {*BELOW}
