@@ -18,11 +18,13 @@ def info(spec: str, as_json: bool) -> None:
     from edgemeta.cli.report import table
     from edgemeta.data import describe, open_data
 
-    facts = describe(open_data(spec))
+    split = open_data(spec)
+    facts = describe(split)
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
     counts = facts.pop("classes")
+    facts["unused"] = ", ".join(map(str, split.unused)) or "nothing"
     for key, value in facts.items():
         click.echo(f"{key}: {' x '.join(map(str, value)) if isinstance(value, list) else value}")
     rows = [[name, str(of["train"]), str(of["test"])] for name, of in counts.items()]
