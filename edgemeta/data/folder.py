@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemeta.data.dataset import Array, Dataset, Indices, Split, Unused, every, split_by_content, told
 from edgemeta.data.pictures import check_picture, read_picture
@@ -21,7 +22,7 @@ NAMED = 3  # file names in a warning; the others are counted
 SIDES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SIDES |= dict.fromkeys(("val", "valid", "validation"), "val")  # names are compared without regard to case
 
-Classes = dict[str, list[Place]]  # class -> its folders: one, or more whose names are one name in canonical form
+Pictures = dict[str, list[str]]  # class -> its pictures' paths
 Bad = list[tuple[str, str]]  # (path, what is wrong with it, which names it)
 
 
@@ -34,26 +35,27 @@ def open_folder(root: Path, shape: tuple[int, int, int]) -> Split:
     Split. Raises DataError where there is nothing to learn from.
     """
     places, unused = _places(root)
-    found, below = zip(*(_classes(place, root) for place in places), strict=True)
-    classes = tuple(sorted({name for folders in found for name in folders}))
-    unused += [what for side in below for what in side]
-    parts, paths, bad = [], [], Bad()
-    for place, folders in zip(places, found, strict=True):
-        files, labels = _pictures(folders, classes, bad)
-        if not files:
-            raise DataError(
-                f"{place.path} has no readable pictures in its class folders ({', '.join(classes)}): expected "
-                "CLASS/PICTURE; where the classes are one level down, give one of those folders"
-            )
-        parts.append(Dataset(labels, classes, shape, _Reader(files, shape), every(len(files))))
-        paths.append(files)
+    bad = Bad()
+    found = [_pictures(place, root, unused, bad) for place in places]
+    classes = tuple(sorted({name for pictures in found for name in pictures}))
+    if bad:
+        logger.warning("%s: skipped %s", root, _listed(bad, "no readable picture"))
+    parts = [_dataset(place, pictures, classes, shape) for place, pictures in zip(places, found, strict=True)]
     if len(parts) == 2:
-        _say_skipped(root, bad)
         return Split(parts[0], parts[1], KIND, len(bad), tuple(unused))
-    digests = _digests(paths[0], bad)
-    _say_skipped(root, bad)
-    there = np.array([digest is not None for digest in digests], bool)
-    return split_by_content(parts[0].take(there), [d for d in digests if d], KIND, len(bad), tuple(unused))
+    digests, there = _digests([path for name in classes for path in found[0][name]])
+    return split_by_content(parts[0].take(there), digests, KIND, len(bad) + there.size - len(digests), tuple(unused))
+
+
+def _dataset(place: Place, pictures: Pictures, classes: tuple[str, ...], shape: tuple[int, int, int]) -> Dataset:
+    paths = [path for name in classes for path in pictures.get(name, ())]
+    if not paths:
+        raise DataError(
+            f"{place.path} has no readable pictures in its class folders ({', '.join(classes)}): expected "
+            "CLASS/PICTURE; where the classes are one level down, give one of those folders"
+        )
+    labels = np.repeat(every(len(classes)), [len(pictures.get(name, ())) for name in classes])
+    return Dataset(labels, classes, shape, _Reader(paths, shape), every(len(paths)))
 
 
 class _Reader:
@@ -120,11 +122,14 @@ def _no_classes(place: Path) -> DataError:
     )
 
 
-def _classes(place: Place, root: Path) -> tuple[Classes, list[Unused]]:
-    """Return the class folders of a side, and what lies in it and is not used; raises DataError for a bad name."""
+def _pictures(place: Place, root: Path, unused: list[Unused], bad: Bad) -> Pictures:
+    """Return the paths (as strings: there may be many) of each class's pictures; what else is there is added to lists.
+
+    Folders whose names are one name in canonical form are one class. Raises DataError for a name that is none.
+    """
     side = "" if place.path == root else f"{place.path.name}/"
-    found: Classes = {}
-    unused = left_out(place, place.folders, "in no class folder", side) if side else []
+    unused += left_out(place, place.folders, "in no class folder", side) if side else []
+    found = Pictures()
     for folder in place.folders:
         with told(place.path):
             name = class_name(folder)
@@ -133,24 +138,15 @@ def _classes(place: Place, root: Path) -> tuple[Classes, list[Unused]]:
         except DataError:
             unused.append(Unused(shown(f"{side}{folder}/"), 0, UNREADABLE))
             continue
-        found.setdefault(name, []).append(inside)
         unused += left_out(inside, inside.files, "below a class folder", f"{side}{folder}/")
-    return found, unused
-
-
-def _pictures(folders: Classes, classes: Sequence[str], bad: Bad) -> tuple[list[str], Indices]:
-    """Return the pictures' paths (as strings: there may be many) and their labels; files that are none go to `bad`."""
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        for place in folders.get(name, ()):
-            for file in place.files:
-                if (fault := _fault(place, file)) is None:
-                    paths.append(os.path.join(place.path, file))
-                    labels.append(label)
-                else:
-                    bad.append((os.path.join(place.path, file), fault))
-    return paths, np.array(labels, np.int64)
+        pictures = found.setdefault(name, [])
+        for file in inside.files:
+            path = os.path.join(inside.path, file)
+            if (fault := _fault(inside, file)) is None:
+                pictures.append(path)
+            else:
+                bad.append((path, fault))
+    return found
 
 
 def _fault(place: Place, file: str) -> str | None:
@@ -163,22 +159,20 @@ def _fault(place: Place, file: str) -> str | None:
     return None
 
 
-def _digests(paths: Iterable[str], bad: Bad) -> list[str | None]:
-    """Return a hash of each file's bytes; one that went away meanwhile has none, and goes to `bad`."""
-    found: list[str | None] = []
+def _digests(paths: Iterable[str]) -> tuple[list[str], NDArray[np.bool_]]:
+    """Return a hash of each file's bytes, and which files have one: those that went away meanwhile are left out."""
+    found, there, bad = list[str](), list[bool](), Bad()
     for path in paths:
         try:
             with open(path, "rb") as file:
                 found.append(hashlib.file_digest(file, "sha256").hexdigest())
+            there.append(True)
         except OSError as error:
-            found.append(None)
             bad.append((path, f"cannot read {path} ({error.strerror})"))
-    return found
-
-
-def _say_skipped(root: Path, bad: Bad) -> None:
+            there.append(False)
     if bad:
-        logger.warning("%s: skipped %s", root, _listed(bad, "no readable picture"))
+        logger.warning("left out %s", _listed(bad, "unreadable"))
+    return found, np.array(there, bool)
 
 
 def _listed(bad: Bad, which: str) -> str:
