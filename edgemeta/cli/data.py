@@ -14,7 +14,7 @@ def data() -> None:
 @click.argument("spec")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(spec: str, as_json: bool) -> None:
-    """Say what SPEC holds: its kind, shape, classes and how many samples of each."""
+    """Say what SPEC holds: its kind, shape, classes and how many samples of each, and what there is not used."""
     from edgemeta.cli.report import table
     from edgemeta.data import describe, open_data
 
