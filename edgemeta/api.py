@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.config import RunConfig, config_from, read_settings
-from edgemeta.data import Dataset, from_arrays, open_data
+from edgemeta.data import Dataset, check_several, from_arrays, open_data
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed.comparison import alone, fedavg_of
 from edgemeta.fed.participants import Participant, divide
@@ -113,6 +113,8 @@ def prepare(
         first = participants[0].train_set
         config = replace(config, data=replace(config.data, source="arrays", participants=len(participants)))
         resolved, left_out = resolve(config, first.shape, first.classes, model), (0, 0)
+    if model is None or model.classifies:
+        check_several(participant.train_set for participant in participants)
     return Prepared(resolved, model or network_of(resolved, threads), participants, left_out)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemeta.errors import ConfigError
+from edgemeta.names import canonical
 from edgemeta.records import number, read_record
 
 PRESETS = Path(__file__).parent / "presets"
@@ -25,6 +26,10 @@ class ModelConfig:
     input_shape: tuple[int, ...] | None = None
     classes: tuple[str, ...] | int | None = None
     loss: str = "cross-entropy"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.classes, tuple):  # one name has one form, wherever it comes from
+            object.__setattr__(self, "classes", tuple(map(canonical, self.classes)))
 
 
 @dataclass(frozen=True)

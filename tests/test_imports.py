@@ -10,7 +10,7 @@ import pytest
 import edgemeta
 
 ROOT = Path(edgemeta.__file__).parent
-GROUND = {"errors", "records", "config", "storage", "logs"}
+GROUND = {"errors", "records", "names", "config", "storage", "logs"}
 CORE = GROUND | {"nn", "data", "meta", "fed"}
 BELOW = {  # room -> the rooms that it may use
     "errors": set(),
@@ -18,7 +18,8 @@ BELOW = {  # room -> the rooms that it may use
     "jobs": set(),
     "records": {"errors"},
     "storage": {"errors", "records"},
-    "config": {"errors", "records"},
+    "names": {"errors"},
+    "config": {"errors", "records", "names"},
     "nn": GROUND,
     "data": GROUND | {"nn"},
     "meta": GROUND | {"nn"},

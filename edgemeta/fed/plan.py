@@ -85,6 +85,8 @@ def resolve(
     resolved = replace(config, model=model, server=server, phases=phases)
     complaints = [*_against_data(config.model, input_shape, classes), *_unknown_names(resolved)]
     complaints += _impossible(resolved, train)
+    if len(classes) < 2 and network is None:
+        complaints.append(f"there is one class ({''.join(classes)}): a run needs two or more to tell apart")
     if not complaints:
         try:
             network or network_of(resolved)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import InputError, ModelFileError
+from edgemeta.names import canonical
 from edgemeta.nn.layout import Shape, Vector
 from edgemeta.nn.model import Model, Normalization, layers_from
 from edgemeta.nn.models import MODELS, build
@@ -174,7 +175,7 @@ def _class_names(text: str) -> tuple[str, ...]:
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its classes are not a list of names")
-    return tuple(names)
+    return tuple(map(canonical, names))
 
 
 def _check_classes(model: Model, classes: Sequence[str]) -> None:

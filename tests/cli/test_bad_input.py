@@ -79,7 +79,7 @@ def test_data_folders(tmp_path):
     (tmp_path / "empty").mkdir()
     refused("data", "info", tmp_path / "empty", says=["empty"])
     one = folder_of(tmp_path / "one", cats=[png(i) for i in range(30)])
-    refused("data", "info", one, says=["cats"])
+    refused("simulate", *SMALL, "--data", one, says=["one class (cats)"])
     bad = folder_of(tmp_path / "bad", cats=[b"", b"GIF no"], dogs=[png()[:50]])
     refused("data", "info", bad)
 

@@ -188,14 +188,6 @@ def test_damaged_idx_files_are_refused(tmp_path, spoil, said):
         open_data(str(tmp_path))
 
 
-def test_idx_with_one_class_is_refused(tmp_path):
-    write_idx(tmp_path, ("-idx3-ubyte", "-idx1-ubyte"), bytes)
-    for part, count in (("train", 4), ("t10k", 3)):
-        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx_labels([0] * count))
-    with pytest.raises(DataError, match=r"one class \(0\)"):
-        open_data(str(tmp_path))
-
-
 @pytest.mark.parametrize(
     "change", [lambda data: data[:-4], lambda data: data[:30], lambda _: b"no gzip", lambda data: data[:-8] + bytes(8)]
 )
@@ -258,14 +250,13 @@ def test_npz_of_floats_and_of_grey_pictures(tmp_path):
         ({"y": Y}, "has no x"),
         ({"x": X, "y": Y, "x_test": X}, "has no y_test"),
         ({"x": X, "y": Y[:-1]}, "60 samples and y 59 labels"),
-        ({"x": X, "y": Y[:, np.newaxis]}, r"expected \(N,\) whole numbers"),
+        ({"x": X, "y": np.stack([Y, Y], axis=1)}, r"expected \(N,\) whole numbers"),
         ({"x": X, "y": np.int64(3)}, "60 samples and y 0 labels"),
         ({"x": X, "y": Y / 2}, "whole numbers"),
         ({"x": X, "y": Y - 1}, "labels run from -1"),
         ({"x": X, "y": Y * 10**9}, "without a list of classes"),
         ({"x": X, "y": Y, "classes": np.array(["a", "b"])}, "expected 0 to 1 for 2"),
         ({"x": X, "y": Y, "classes": np.array(["a", "b", "a"])}, "must differ"),
-        ({"x": X, "y": Y * 0}, "one class"),
         ({"x": X.astype(np.int64), "y": Y}, "int64: expected uint8 pixels or floats"),
         ({"x": X[:, 0, 0, 0], "y": Y}, "expected .*one row"),
         ({"x": X[:, :0], "y": Y}, "expected .*one row"),
@@ -274,7 +265,7 @@ def test_npz_of_floats_and_of_grey_pictures(tmp_path):
         ({"x": X.astype(object), "y": Y}, "plain arrays|expected uint8"),
         ({"x": X, "y": Y.astype(object)}, "plain arrays"),
         ({"x": np.where(X > 100, np.nan, 1.0), "y": Y}, "not finite"),
-        ({"x": X[:0], "y": Y[:0]}, "one class"),
+        ({"x": X[:0], "y": Y[:0]}, "0 samples are too few"),
     ],
 )
 def test_npz_arrays_that_do_not_fit_are_refused(tmp_path, arrays, said):
