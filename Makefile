@@ -1,20 +1,31 @@
-# Two commands for a newcomer: `make demo` and `make test`. Both set up a virtual environment first.
+# Two commands for a newcomer: `make demo` and `make test`. Every one sets up a virtual environment first.
 # `make test` installs the newest versions of what edgemeta needs; `make test-versions` tests with the oldest ones.
+# While one writes: `make format`, `make lint` and `make fast` (CONTRIBUTING.md).
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OLDEST_PYTHON ?= python3.11
 OLDEST := .venv-oldest
 
-.PHONY: demo test test-versions clean
+.PHONY: demo test fast lint format test-versions clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgemeta demo
 
-test: $(VENV)/installed-dev
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+test: lint
 	$(BIN)/pytest
+
+fast: $(VENV)/installed-dev
+	$(BIN)/pytest -m "not slow"
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 test-versions: $(OLDEST)/installed
 	$(OLDEST)/bin/pip list 2>/dev/null | grep -E '^(numpy|Pillow|click) '

@@ -19,6 +19,8 @@ from runs import TINY
 import edgemeta
 from edgemeta.bench.loopback import gateway, start
 
+pytestmark = pytest.mark.slow
+
 SMALL = "synthetic:samples=80,size=8"
 PURE = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py")  # pytest and what it needs
 

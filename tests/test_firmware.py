@@ -11,6 +11,8 @@ from processes import write_config
 import edgemeta
 from edgemeta.bench.loopback import gateway
 
+pytestmark = pytest.mark.slow
+
 DEVICES = Path(edgemeta.__file__).parent.parent / "devices"
 
 

@@ -116,6 +116,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("record", "form"), KINDS, ids=lambda value: type(value).__name__)
 def test_whatever_stands_in_a_file_it_is_read_or_damaged(tmp_path, record, form):
     """No other exception: each key of each file of ours gets whatever JSON can hold."""

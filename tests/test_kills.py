@@ -15,6 +15,8 @@ from runs import TINY
 import edgemeta
 from edgemeta.bench.loopback import start, start_gateway
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("EDGEMETA_KILLS", "32"))
 SEED = int(os.environ.get("EDGEMETA_KILLS_SEED", "1"))
 DEVICES = 4  # the last one is held out

@@ -29,6 +29,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 SESSION = re.compile(r"\b[0-9a-f]{64}\b")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("curl"), reason="NOT TESTED: the page's session, as there is no curl")
 def test_the_session_on_the_page_runs_and_prints_what_the_page_says(tmp_path):
     (config,) = [text for kind, text in BLOCKS if kind == "toml"]

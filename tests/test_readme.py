@@ -42,6 +42,7 @@ def test_every_command_has_help_and_every_option_too():
                 assert parameter.help, f"{name} {parameter.opts[0]}"
 
 
+@pytest.mark.slow
 def test_the_demo_runs_a_gateway_and_devices(tmp_path, capsys):
     (tmp_path / "run.toml").write_text(to_toml(config_from(TINY)))
     summary = _over_http(tmp_path, 4, TINY["data"]["source"], Progress(4))
@@ -51,6 +52,7 @@ def test_the_demo_runs_a_gateway_and_devices(tmp_path, capsys):
     assert "round 4/4" in shown
 
 
+@pytest.mark.slow
 def test_a_demo_whose_device_fails_says_why(tmp_path):
     (tmp_path / "run.toml").write_text(to_toml(config_from(TINY)))
     with pytest.raises(EdgemetaError, match="no-such-folder"):

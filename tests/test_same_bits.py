@@ -16,6 +16,8 @@ from edgemeta.fed.participants import divide
 from edgemeta.meta.learners import LEARNERS
 from edgemeta.nn.files import read_tensors
 
+pytestmark = pytest.mark.slow
+
 NOISY = TINY | {
     "data": TINY["data"] | {"validation": 0.2, "label_noise": 0.2, "pixel_noise": 0.1, "noisy_participants": 0.5},
     "server": {"fraction_fit": 0.7, "min_available_clients": 3},

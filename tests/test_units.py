@@ -51,6 +51,7 @@ def manager(tmp_path, monkeypatch):
     listener.close()
 
 
+@pytest.mark.slow
 def test_gateway_and_device_say_that_they_are_ready_and_alive(tmp_path, manager):
     config = write_config(tmp_path, TINY)
     with gateway(config, tmp_path / "served") as (_, url):

@@ -8,6 +8,8 @@ from runs import command_line
 from edgemeta.bench import against
 from edgemeta.bench.contenders import LIBRARIES, Work
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("library", list(LIBRARIES))
 @pytest.mark.parametrize("kind", ["step", "natural", "fomaml", "forward"])

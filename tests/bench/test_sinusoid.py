@@ -8,6 +8,7 @@ import pytest
 from edgemeta.bench import sinusoid
 
 
+@pytest.mark.slow
 def test_meta_training_beats_pretraining_after_adaptation() -> None:
     model = sinusoid.network()
     meta = sinusoid.meta_train(model, 1200, np.random.default_rng(1))

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from runs import command_line
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--data", "synthetic:samples=120,size=8", "--participants", 3, "--rounds", 1, "--set", "model.name=mlp"]
 
 

@@ -11,6 +11,8 @@ from runs import command_line
 
 import edgemeta
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -25,6 +25,8 @@ from edgemeta.errors import ConfigError, DataError, StorageError
 from edgemeta.meta.learners import LEARNERS
 from edgemeta.nn.files import read_tensors
 
+pytestmark = pytest.mark.slow
+
 ALONE = TINY | {
     "data": {"source": SPEC, "participants": 1, "partition": "iid"},
     "phases": [{"algorithm": "fomaml", "rounds": 2, "local_steps": 3, "batch_size": 4, "momentum": 0.5}],

@@ -20,6 +20,8 @@ from edgemeta.gateway.enrolment import tls_of
 from edgemeta.gateway.tokens import revoke
 from edgemeta.nn import build
 
+pytestmark = pytest.mark.slow
+
 NETWORK = build("mlp", (3,), 2)
 needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="NOT TESTED: TLS, as there is no openssl")
 

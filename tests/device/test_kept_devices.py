@@ -193,6 +193,7 @@ def test_what_stays_on_the_device_advances_by_what_counted(tmp_path, monkeypatch
     assert asked(requests[2])[2] == head + struct.pack("<f", moved) * size
 
 
+@pytest.mark.slow
 def test_a_household_goes_on_from_a_power_cut(tmp_path, run):
     """The gateway and all boards, in the middle of round 2 of 4, the gateway now having another address."""
     house = unpack("household-training", tmp_path)

@@ -46,6 +46,7 @@ def test_there_is_a_profile_for_each_file():
     assert {path.stem for path in DEVICES.glob("*.toml")} == set(BOARD_MB)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -103,6 +104,7 @@ print(peak() - before, needed_mb(network, batch, 300))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="NOT TESTED: peaks, as there is no /proc")
 @pytest.mark.parametrize(("name", "batch", "threads"), [("cnn", 32, 1), ("cnn", 32, 4), ("cnn-small", 64, 2)])
 def test_the_estimate_is_above_the_measured_peak_and_not_far(name, batch, threads):
@@ -190,6 +192,7 @@ def test_a_board_that_is_too_slow_says_so_while_the_round_is_open(tmp_path, capl
     assert "this update will come too late" in said
 
 
+@pytest.mark.slow
 def test_a_paced_upload_takes_its_time(tmp_path):
     """60 kB at 100 kB/s: 0.6 s."""
     from edgemeta.device.calls import Gateway as Calls
@@ -224,6 +227,7 @@ def test_a_profiles_threads_change_no_bits(tmp_path):
     assert Profile().threads == 1
 
 
+@pytest.mark.slow
 def test_the_client_is_nice(tmp_path):
     path = written(tmp_path, "nice = 7")
     command = [sys.executable, "-m", "edgemeta", "client", "--server", "http://127.0.0.1:9", "--profile", str(path)]

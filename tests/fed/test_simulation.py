@@ -116,6 +116,7 @@ def test_killed_at_any_rename_it_ends_with_the_same_bits(undisturbed, tmp_path, 
     same(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bits(undisturbed, tmp_path):
     folder, _ = undisturbed
     command = [sys.executable, "-m", "edgemeta", "simulate", "--config", folder / "run.toml", "--out", tmp_path]
@@ -133,6 +134,7 @@ def edgemeta_exits(command):
     return subprocess.run(command, capture_output=True, check=False).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_says_how_to_go_on(tmp_path, number):
     command = [sys.executable, "-m", "edgemeta", "simulate", "--rounds", "100000", "--data"]

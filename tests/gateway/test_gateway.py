@@ -267,6 +267,7 @@ def test_an_update_in_chunks_is_as_good(run):
     assert device.theta == [2.0] * SIZE
 
 
+@pytest.mark.slow
 def test_sent_twice_counts_once_and_sent_late_is_told_the_round(run):
     gateway = run(rounds=3, round_deadline_s=1.0, min_fit_clients=1)
     device, late = gateway.devices()
@@ -363,6 +364,7 @@ def test_waiting_in_vain_ends_when_it_was_said_to(run):
     assert int(headers["Retry-After"]) > 0
 
 
+@pytest.mark.slow
 def test_too_few_at_the_deadline_open_the_round_again_and_the_log_names_who_was_missing(run, caplog):
     gateway = run(round_deadline_s=0.7)
     kitchen, yard = gateway.device("kitchen-cam"), gateway.device("yard-cam")
@@ -548,6 +550,7 @@ def small_disk(folder):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_answered_and_the_run_goes_on_when_there_is_room(run, tmp_path):
     with small_disk(tmp_path / "card"):
         network = Model([Dense(2)], (20_000,))  # 160 kB: the start, two updates and the next model fit into 1 MB
@@ -592,6 +595,7 @@ def _fill_and_free(gateway, ballast, layout):
     assert struct.unpack("<f", device.call("GET", "/v1/model")[2][-4:]) == (3.0,)
 
 
+@pytest.mark.slow
 def test_a_disk_that_refuses_the_commit_is_tried_again_without_any_device(run, monkeypatch, caplog):
     gateway = run()
     device, other = gateway.devices()
@@ -618,6 +622,7 @@ def test_a_disk_that_refuses_the_commit_is_tried_again_without_any_device(run, m
     assert other.update(4.0) == ACCEPTED
 
 
+@pytest.mark.slow
 def test_killed_in_a_round_and_started_again_it_goes_on(tmp_path):
     with server(tmp_path) as (process, port):
         devices = [Device(port, name) for name in "ab"]
@@ -652,6 +657,7 @@ def test_killed_in_a_round_and_started_again_it_goes_on(tmp_path):
         assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_what_the_command_line_refuses(tmp_path):
     with server(tmp_path) as (process, port):
         other = command_line("server", "--port", port, "--state", "other", cwd=tmp_path)

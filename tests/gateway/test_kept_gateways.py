@@ -19,6 +19,8 @@ from runs import command_line
 
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
 
+pytestmark = pytest.mark.slow
+
 ACCEPTED = (200, {"accepted": True})
 
 

@@ -307,6 +307,7 @@ def test_the_operators_token_opens_the_status_from_other_machines_and_a_devices_
     assert join(gateway, "cam", B)[1] == (401, "bad-token")  # and it is no device's
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path):
     def edgemeta(*arguments):
         return command_line(*arguments, cwd=tmp_path)

@@ -25,6 +25,8 @@ from edgemeta.http.exchange import BLOCK, FilePart, Response
 from edgemeta.http.http1 import Limits
 from edgemeta.http.listener import serve
 
+pytestmark = pytest.mark.slow
+
 # A key for these tests alone, self-signed: openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes ...
 CERTIFICATE = """-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgS1dd4ICpAmNTKnH6

@@ -29,7 +29,10 @@ from edgemeta.link.joinfile import JoinFile, read_join_file, write_join_file
 from edgemeta.link.trust import gateway_context
 from edgemeta.nn import build
 
-pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="NOT TESTED: TLS, as there is no openssl program")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("openssl"), reason="NOT TESTED: TLS, as there is no openssl program"),
+]
 DATA = (np.arange(24, dtype=np.float32).reshape(8, 3), np.arange(8, dtype=np.int64) % 2)
 DEVICE = {"data": (DATA, DATA), "rng": np.random.default_rng(0)}
 

@@ -34,6 +34,7 @@ def said(threads: int, level: str = "INFO") -> list[str]:
     return done.stderr.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(blas.threads() is None, reason="NumPy's BLAS does not tell its threads here")
 def test_more_than_one_thread_of_blas_is_said_once_and_only_to_who_listens():
     [line] = said(2)
@@ -52,6 +53,7 @@ def test_threads_of_a_named_network_and_of_a_model_file(tmp_path):
             edgemeta.load_model(tmp_path / "m.safetensors", threads=wrong)
 
 
+@pytest.mark.slow
 def test_the_commands_give_the_same_bits_for_any_number_of_threads(tmp_path):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "picture.png")
