@@ -56,12 +56,13 @@ def finish(recipe: PhaseConfig, shared: Vectors, state: LocalState, samples: int
         deltas = {name: state.vectors[name] - start for name, start in shared.items()}
     if not all(np.isfinite(delta).all() for delta in deltas.values()):
         raise _diverged(recipe, state.step)
+    method = LEARNERS[recipe.algorithm]
     return Update(
         shared=deltas,
-        private={name: vector for name, vector in state.vectors.items() if name not in shared},
+        private={name: v for name, v in state.vectors.items() if name not in shared and name not in method.begun},
         samples=samples,
         loss=state.loss_sum / state.step,
-        gradient_evaluations=state.step * LEARNERS[recipe.algorithm].evaluations(recipe),
+        gradient_evaluations=state.step * method.evaluations(recipe),
     )
 
 

@@ -4,7 +4,8 @@ A learner is a function
 
     direct(model, vectors, batches, recipe, workspace) -> (losses, directions)
 
-`vectors` holds the participant's local copies, shared ones (they travel) and private ones (they stay on the device).
+`vectors` holds the participant's local copies: shared ones (they travel), private ones (they stay on the device), and
+those of this round alone.
 `directions` names what is to be subtracted, times the outer rate, from which of them: a vector, which whoever takes the
 step may overwrite, or, for one of them at most, a gradient that is yet to be taken, `GradientAt`. `losses` are those of
 the gradients that are taken already and count as the step's. `workspace` is memory that the next step uses again, as a
@@ -43,6 +44,7 @@ class Learner:
     """direct: see above. batches: how many batches a step draws, disjoint. evaluations: gradients a step takes.
 
     shared, private: name -> its first value, for the vectors beside theta that travel, and that stay on the device.
+    begun: name -> its value when a round begins, given the shared vectors as they came, for what ends with the round.
     settings: the record of what the learner is told beside the recipe of all (`settings_of`).
     """
 
@@ -52,6 +54,7 @@ class Learner:
     paper: str
     private: Mapping[str, Callable[[Model], Vector]] = field(default_factory=dict)
     shared: Mapping[str, Callable[[Model], Vector]] = field(default_factory=dict)
+    begun: Mapping[str, Callable[[Vectors], Vector]] = field(default_factory=dict)
     settings: type = NoSettings
 
 

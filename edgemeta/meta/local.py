@@ -18,7 +18,7 @@ from edgemeta.nn import Model, Vector, Workspace, subtract_scaled
 class LocalState:
     """Where a participant is in its local work: everything that the next step depends on, but for the data.
 
-    vectors: the local copies, shared and private. velocity: of momentum SGD, for the vectors that have one.
+    vectors: the local copies, of all kinds. velocity: of momentum SGD, for the vectors that have one.
     order: the shuffled indices of the current pass over the data; cursor: how many of them are used.
     """
 
@@ -51,8 +51,10 @@ class LocalState:
 
 def begin(model: Model, recipe: PhaseConfig, shared: Vectors, private: Vectors) -> LocalState:
     """Return the state before the first local step. private: what earlier rounds left on the device, or nothing."""
-    fresh = {name: start(model) for name, start in learner(recipe.algorithm).private.items()}
-    vectors = {name: vector.copy() for name, vector in (fresh | dict(private) | dict(shared)).items()}
+    method = learner(recipe.algorithm)
+    fresh = {name: start(model) for name, start in method.private.items()}
+    begun = {name: start(shared) for name, start in method.begun.items()}
+    vectors = {name: vector.copy() for name, vector in (fresh | dict(private) | begun | dict(shared)).items()}
     return LocalState(vectors, {}, np.empty(0, np.int64))
 
 

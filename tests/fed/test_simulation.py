@@ -239,6 +239,20 @@ def test_private_vectors_stay_and_advance_once_a_round(tmp_path, monkeypatch):
     assert "count" not in read_tensors(tmp_path / "model.safetensors")[0]
 
 
+def test_what_a_round_begins_with_is_there_until_it_ends(tmp_path, monkeypatch):
+    """A learner that descends along 1 + what it has moved in this round: by .5, then by .5 * (1 - .5)."""
+
+    def slowing(model, vectors, batches, recipe, workspace):
+        return [0.0], {"theta": 1 + vectors["theta"] - vectors["start"]}
+
+    row = Learner(slowing, lambda _: 1, lambda _: 0, "none", begun={"start": lambda shared: shared["theta"]})
+    monkeypatch.setitem(LEARNERS, "slowing", row)
+    settings = TINY | {"phases": [{"algorithm": "slowing", "rounds": 3, "local_steps": 2, "lr": 0.5}]}
+    model = edgemeta.simulate(settings, out=tmp_path).model
+    np.testing.assert_allclose(model.theta, model.network.init(3) - 3 * 0.75, rtol=0, atol=1e-6)
+    assert not [path for path in (tmp_path / "participants").rglob("*") if path.is_file()]  # nothing stays
+
+
 def test_what_a_run_cannot_be_is_said_all_at_once():
     settings = TINY | {"phases": [{"algorithm": "fedvag"}], "server": {"optimizer": "adma", "min_fit_clients": 9}}
     with pytest.raises(ConfigError) as refused:
