@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from edgemeta.config import DataConfig
 from edgemeta.errors import ConfigError, InputError
+from edgemeta.fed.messages import told
 from edgemeta.nn import Model
 from edgemeta.nn.files import model_from, model_metadata
 from edgemeta.records import record_from
@@ -27,7 +28,7 @@ class Description:
         model = model_metadata(self.network, self.classes, 0)
         return {
             "last_round": self.last_round,
-            "data": {key: value for key, value in asdict(self.data).items() if key != "source"} | {"seed": self.seed},
+            "data": {key: value for key, value in told(self.data).items() if key != "source"} | {"seed": self.seed},
             "model": {
                 "name": model["model"],
                 "input_shape": list(self.network.input_shape),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.config import EvaluationConfig, PhaseConfig
+from edgemeta.config import DataConfig, EvaluationConfig, PhaseConfig
 from edgemeta.errors import InputError, ModelFileError
 from edgemeta.fed.client import Update
 from edgemeta.fed.progress import Stage
@@ -26,7 +26,11 @@ from edgemeta.nn.files import FORMAT, MAX_HEADER_BYTES, encode_header, encode_te
 from edgemeta.records import record_from
 
 MAX_SAMPLES = 1_000_000_000  # more than a board can hold; a count above it is a mistake or an attack on the mean
-LATER = ("upload", "settings")  # settings that the first release did not have
+FIRST = {  # the settings that devices of the first release know: a later one is told only where it is not the default
+    *("name", "algorithm", "rounds", "local_steps", "local_epochs", "batch_size", "lr", "momentum", "weight_decay"),
+    *("lr_decay", "inner_lr", "inner_steps", "every", "adapt_steps", "adapt_lr", "support", "grid"),
+    *("participants", "held_out", "partition", "validation", "label_noise", "pixel_noise", "noisy_participants"),
+}
 BLOCK = 1 << 16
 
 
@@ -66,7 +70,7 @@ class Work:
         return encode_header({name: (FLOAT32, (size,)) for name, size in sizes.items()}, {"format": FORMAT, **metadata})
 
 
-def told(settings: PhaseConfig | EvaluationConfig) -> dict[str, Any]:
+def told(settings: PhaseConfig | EvaluationConfig | DataConfig) -> dict[str, Any]:
     """Return the settings that a device is told: those of the first release, and of later ones what is not the default.
 
     So a device of an earlier release takes part in what it knows.
@@ -75,7 +79,7 @@ def told(settings: PhaseConfig | EvaluationConfig) -> dict[str, Any]:
     return {
         key: value
         for key, value in asdict(settings).items()
-        if value is not None and (key not in LATER or value != usual[key])
+        if value is not None and (key in FIRST or value != usual[key])
     }
 
 
