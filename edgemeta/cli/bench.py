@@ -8,7 +8,7 @@ from edgemeta.cli import options
 
 
 @click.command()
-@click.option("--model", default="cnn", show_default=True, metavar="NAME", help="cnn, cnn-small, conv4 or mlp.")
+@click.option("--model", default="cnn", show_default=True, metavar="NAME", help="A model by name: mlp, say.")
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Pictures.")
 @options.threads
 @click.option(

@@ -14,7 +14,7 @@ from edgemeta.cli.settings import settings_from
 @click.option("--data", metavar="SPEC", help="Where the data is: synthetic, or a path.")
 @click.option("--participants", type=int, metavar="N", help="Into how many parts the data is cut.")
 @click.option("--partition", metavar="P", help="iid, dirichlet:ALPHA or shards:CLASSES_PER_PARTICIPANT.")
-@click.option("--algorithm", metavar="A", help="A single phase of this learner: fedavg, fomaml or reptile.")
+@click.option("--algorithm", metavar="A", help="A single phase of this learner, such as fomaml.")
 @click.option("--rounds", type=int, metavar="R", help="A single phase of so many rounds.")
 @click.option("--seed", type=int, metavar="S", help="Decides every random choice of the run.")
 @click.option("--init", type=click.Path(path_type=Path), metavar="MODEL", help="Start from this model file.")

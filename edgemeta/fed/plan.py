@@ -1,6 +1,6 @@
 """What a run will do: its configuration with everything resolved, and which round follows which recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -125,16 +125,18 @@ def _unknown_names(config: RunConfig) -> list[str]:
         *(("algorithm", phase.algorithm, list(LEARNERS)) for phase in config.phases),
         *(("upload", phase.upload, list(UPLOADS)) for phase in config.phases),
     ]
-    complaints = [
-        f"unknown {kind} '{name}': {nearest(name, known)}; known are {', '.join(known)}"
-        for kind, name, known in named
-        if name not in known
-    ]
+    complaints = [f"unknown {kind} '{name}': {_hint(name, known)}" for kind, name, known in named if name not in known]
     try:
         parse_partition(config.data.partition)
     except InputError as error:
         complaints.append(str(error))
     return complaints + _unknown_settings(config)
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    """Return the nearest name, where there is one that is near, and all of them."""
+    near, every = nearest(name, known), f"known are {', '.join(known)}"
+    return near if near == every else f"{near}; {every}"
 
 
 def _unknown_settings(config: RunConfig) -> list[str]:

@@ -259,3 +259,9 @@ def test_what_a_run_cannot_be_is_said_all_at_once():
         resolve(config_from(settings), (8, 8, 3), ("a", "b"))
     for part in ("did you mean 'fedavg'", "unknown optimizer 'adma'", "min_fit_clients is 9, but only 3"):
         assert part in str(refused.value)
+    settings = TINY | {"phases": [{"algorithm": "fedvag"}, {"algorithm": "xyz"}]}
+    with pytest.raises(ConfigError) as refused:
+        resolve(config_from(settings), (8, 8, 3), ("a", "b"))
+    every = f"known are {', '.join(LEARNERS)}"
+    near, far = f"did you mean 'fedavg'?; {every}", every
+    assert str(refused.value) == f"unknown algorithm 'fedvag': {near}; unknown algorithm 'xyz': {far}"

@@ -8,6 +8,7 @@ from passes import run
 from edgemeta.errors import InputError
 from edgemeta.nn import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU, Workspace
 from edgemeta.nn.kernels import dense
+from edgemeta.nn.layers import LAYERS
 
 pytestmark = pytest.mark.board
 
@@ -27,6 +28,10 @@ CASES: list[tuple[Layer, tuple[int, ...]]] = [
     (Dense(4), (5, 7)),
     (Dense(1), (1, 3)),
 ]
+
+
+def test_every_layer_is_among_the_cases() -> None:
+    assert {type(layer) for layer, _ in CASES} == set(LAYERS.values())
 
 
 def draw(layer: Layer, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[dict[str, Array], Array, Array]:

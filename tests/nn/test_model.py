@@ -12,7 +12,19 @@ from gradients import Array, check_gradient
 from test_conv import naive
 
 from edgemeta.errors import InputError
-from edgemeta.nn import PICTURES, Conv2d, Dense, Flatten, MaxPool2d, Model, Normalization, ReLU, Workspace, build
+from edgemeta.nn import (
+    MODELS,
+    PICTURES,
+    Conv2d,
+    Dense,
+    Flatten,
+    MaxPool2d,
+    Model,
+    Normalization,
+    ReLU,
+    Workspace,
+    build,
+)
 from edgemeta.nn.model import layers_from
 
 pytestmark = pytest.mark.board
@@ -26,6 +38,10 @@ NETWORKS = {
     "custom": Model([Conv2d(3, 5), ReLU(), MaxPool2d(3), Conv2d(2, 1), Flatten(), Dense(4)], (6, 7, 2)),
 }
 by_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def test_every_named_model_is_among_the_networks() -> None:
+    assert {network.name for network in NETWORKS.values()} == {*MODELS, "custom"}
 
 
 def draw(model: Model, batch: int, seed: int = 0) -> tuple[Array, Array, Array]:
