@@ -16,7 +16,7 @@ from edgemeta.cli import commands
 from edgemeta.config import DataConfig, EvaluationConfig, PhaseConfig
 from edgemeta.fed.messages import MAX_SAMPLES
 from edgemeta.fed.refusal import Reason
-from edgemeta.fed.upload import HEAD_BYTES
+from edgemeta.fed.upload import HEAD_BYTES, UPLOADS
 from edgemeta.gateway.routes import MAX_EVALUATION_BYTES, MAX_JOIN_BYTES, MAX_WAIT_S, ROUTES, STATUS
 from edgemeta.http.exchange import BLOCK
 from edgemeta.http.head import Fault
@@ -75,6 +75,7 @@ def test_every_request_and_field_is_on_the_page(tmp_path):
         status = device.status()
     names = {*joined, *joined["data"], *joined["model"], *device.task, *status, *status["devices"][0]}
     names |= {field.name for record in (PhaseConfig, EvaluationConfig, DataConfig) for field in fields(record)}
+    names |= set(UPLOADS)
     assert not {name for name in names - {"source"} if f"`{name}`" not in PAGE}
     for method, path, _ in ROUTES:
         assert f"`{method} {path}" in PAGE
