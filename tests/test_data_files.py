@@ -264,7 +264,7 @@ def test_npz_of_floats_and_of_grey_pictures(tmp_path):
         ({"x": X, "y": Y, "classes": np.array(["a", "b"])}, "expected 0 to 1 for 2"),
         ({"x": X, "y": Y, "classes": np.array(["a", "b", "a"])}, "must differ"),
         ({"x": X, "y": Y * 0}, "one class"),
-        ({"x": X.astype(np.int64), "y": Y}, "int64: expected uint8 pixels or floats"),
+        ({"x": X * 1j, "y": Y}, "complex128: expected uint8 pixels or floats"),
         ({"x": X[:, 0, 0, 0], "y": Y}, "expected .*one row"),
         ({"x": X[:, :0], "y": Y}, "expected .*one row"),
         ({"x": X[0, 0, 0, 0], "y": Y}, "expected .*one row"),
@@ -311,11 +311,11 @@ def test_damaged_npz_files_are_refused(tmp_path):
 
 
 def test_from_arrays():
-    data = from_arrays(X.astype(np.float64) / 2, Y.tolist(), ["ant", "bee", "cow"])
+    data = from_arrays(X.astype(np.float64) / 256, Y.tolist(), ["ant", "bee", "cow"])
     assert (len(data), data.shape, data.classes) == (60, (4, 5, 3), ("ant", "bee", "cow"))
     x, y = data.take(Y == 1).load()
     assert (x.dtype, y.dtype) == (np.float32, np.int64)
-    assert (x == X[1::3].astype(np.float32) / 2).all()
+    assert (x == X[1::3].astype(np.float32) / 256).all()
     assert (y == 1).all()
     assert from_arrays(X, Y).classes == ("0", "1", "2")
 
@@ -324,12 +324,13 @@ def test_from_arrays():
     ("x", "y", "said"),
     [
         (X, Y[:5], "60 samples and y 5"),
-        (X, ["ant"] * 60, "whole numbers"),
+        (X, ["ant"] * 60, "does not know ant: its classes are a, b, c"),
         (X, Y + 0.5, "whole numbers"),
         (X, Y + 8, "expected 0 to 2"),
         (np.full(X.shape, np.inf), Y, "not finite"),
         (np.full((60, 2), 1e300), Y, "too large"),
-        (X.astype(np.int32), Y, "int32"),
+        (X.astype(np.int32) - 1, Y, "whole numbers from -1"),
+        (X.astype(np.float64), Y, "floats from 0 to 255"),
         ([[1.0], [2.0, 3.0]], [0, 1], "no array"),
         (3.0, 1, "one row"),
     ],
