@@ -28,7 +28,7 @@ def _number(default: Any, low: float, high: float = math.inf, *, above: bool = F
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network. What is None is taken from the data."""
+    """The network. What is None is taken from the data. classes: names (of one's own arrays, too), or how many."""
 
     name: str = "cnn"
     input_shape: tuple[int, ...] | None = None
@@ -216,7 +216,7 @@ def _record(kind: Any, settings: Any, path: str, complaints: list[str]) -> Any:
         complaints.append(f"{path[:-1] or 'the configuration'} is {settings!r}: expected a table")
         return kind()
     known = [entry.name for entry in fields(kind)]
-    complaints += [f"unknown setting '{path}{key}': {nearest(key, known)}" for key in settings if key not in known]
+    complaints += [f"unknown setting '{path}{key}': {nearest(str(key), known)}" for key in settings if key not in known]
     hints, values = get_type_hints(kind), {}
     for entry in fields(kind):
         if entry.name in settings:

@@ -38,14 +38,16 @@ async def run_gateway(
     on_round: Callable[[Mapping[str, Any]], None] = lambda _: None,
     tls: ssl.SSLContext | None = None,
     closed: bool = False,
+    data: Mapping[str, Any] | None = None,
 ) -> int:
     """Serve a run, new or the one in `state`, until `stopped` has a result, and return that.
 
     config: resolved. theta: where a new run starts. on_listening gets the port. closed: nobody joins without a device
-    token, even while no device is enrolled. Raises InputError when the address
-    cannot be had, ConfigError when `state` holds another run, and StorageError.
+    token, even while no device is enrolled. data: the fingerprint of what the configuration was resolved with, if
+    that had to be opened. Raises InputError when the address cannot be had, ConfigError when `state` holds another run,
+    and StorageError.
     """
-    directory = RunDirectory(state, config)
+    directory = RunDirectory(state, config, data=data, elsewhere=data is None)
     try:
         roster = Roster(state / "roster.json", config.data.participants, secrets.token_hex(16))
         tokens = Tokens(state / DEVICES_FILE, required=closed)
