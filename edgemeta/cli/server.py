@@ -53,6 +53,7 @@ def server(
 
     from edgemeta import api
     from edgemeta.cli.report import round_line
+    from edgemeta.data.fingerprint import fingerprint
     from edgemeta.fed import Plan
     from edgemeta.net.memory import give_back_large_blocks
     from edgemeta.net.server import run_gateway, signalled
@@ -61,7 +62,10 @@ def server(
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
     give_back_large_blocks()
-    resolved, network = api.prepare_gateway(settings)
+    opened = api.gateway_data(settings)
+    resolved, network = api.prepare_gateway(settings, opened)
+    data = opened and fingerprint(opened)
+    del opened  # with what was read of it
     last_round = Plan(resolved).last_round
 
     async def serve() -> int:
@@ -73,6 +77,7 @@ def server(
             ),
             tls=encryption,
             closed=closed,
+            data=data,
             on_round=lambda record: log.info("%s", round_line(record, last_round)),
         )
 
