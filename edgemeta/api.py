@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from edgemeta.config import RunConfig, config_from, read_settings, to_dict
-from edgemeta.data import Split, open_data
+from edgemeta.data import Split, check_several, open_data
 from edgemeta.data.arrays import own_splits
 from edgemeta.data.fingerprint import fingerprint
 from edgemeta.data.leftout import LeftOut, one_sided
 from edgemeta.errors import ConfigError
-from edgemeta.fed import Participant, RunResult, divide, network_of, resolve, run
 from edgemeta.fed.comparison import alone, fedavg_of
-from edgemeta.fed.participants import left_over
+from edgemeta.fed.participants import Participant, divide, left_over
+from edgemeta.fed.plan import network_of, resolve
+from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
 from edgemeta.meta import load_model
 from edgemeta.nn import Model, Vector
@@ -81,7 +82,7 @@ def name_of(config: RunConfig) -> str:
     return ", then ".join(dict.fromkeys(phase.algorithm for phase in config.phases))
 
 
-def baselines(prepared: Prepared, jobs: int = 1, **hooks: Any) -> dict[str, dict[str, Any]]:
+def baselines(prepared: Prepared, jobs: int = 1, **hooks: Any) -> dict[str, Mapping[str, Any]]:
     """Return the summaries of plain FedAvg, and of everyone training alone, on a run's budget of gradients."""
     plain = replace(prepared, config=fedavg_of(prepared.config))
     theta = prepared.network.init(prepared.config.seed)
@@ -126,6 +127,8 @@ def prepare(
         first, unused = splits[0].train, LeftOut(why=tuple(one_sided(splits)))
         config = replace(config, data=replace(config.data, source="arrays", participants=len(participants)))
         resolved = resolve(config, first.shape, first.classes, model)
+    if model is None or model.classifies:
+        check_several(participant.train_set for participant in participants)
     return Prepared(resolved, model or network_of(resolved, threads), participants, splits, unused)
 
 

@@ -1,4 +1,4 @@
-"""One layer, or one way to convolve, run forward and backward on given arrays."""
+"""One layer, or one convolution, run forward and backward on given arrays."""
 
 from typing import Any
 
@@ -6,22 +6,25 @@ import numpy as np
 from gradients import Array
 
 from edgemeta.nn import Conv2d, Workspace
+from edgemeta.nn.kernels.kernel import Kernel
 from edgemeta.nn.plan import Chain, pool_first
 
 
-def convolved(method: Any, arrays: list[Array], space: Workspace | None = None, need_dx: bool = True) -> list[Array]:
-    """Return copies of y, dweight and dx (if it is needed) of a module for x, weight and dy."""
+def convolved(way: Any, arrays: list[Array], space: Workspace | None = None, need_dx: bool = True) -> list[Array]:
+    """Return copies of y, dweight and dx (if it is needed) of a kernel, or a module's, for x, weight and dy."""
     x, weight, dy = arrays
-    space = space or Workspace()
-    working = method.to_working(weight, need_dx, space.part("working"))
-    prepared = method.prepare(x, weight.shape, space.part("scratch"), space.part("kept"))
+    kernel: Kernel = way if isinstance(way, Kernel) else way.kernel(weight.shape)
+    space, tensors = space or Workspace(), {"weight": weight}
+    params = kernel.to_working(tensors, need_dx, space.part("working"))
+    prepared = kernel.prepare(x, space.part("scratch"), space.part("kept"))
     dx, backward = prepared.prepare_backward(dy, need_dx)
-    prepared.forward(working)
+    prepared.forward(params)
     y = prepared.y.copy()
-    total, dweight = np.full(method.working_shape(weight.shape), np.nan, x.dtype), np.full_like(weight, np.nan)
-    backward(working, {"weight": total})
-    method.from_working(total, dweight, space.part("working"))
-    return [y, dweight] if dx is None else [y, dweight, dx.copy()]
+    shapes = kernel.working_shapes({"weight": weight.shape})
+    sums, grads = ({"weight": np.full(shape, np.nan, x.dtype)} for shape in (shapes["weight"], weight.shape))
+    backward(params, sums)
+    kernel.from_working(sums, grads, space.part("working"))
+    return [y, grads["weight"]] if dx is None else [y, grads["weight"], dx.copy()]
 
 
 def run(
@@ -30,8 +33,8 @@ def run(
     """Return copies of y, dx (if it is needed) and the gradients of a layer."""
     space = space or Workspace()
     if isinstance(layer, Conv2d):
-        method = layer.method(x.shape[1:], x.dtype)
-        y, dweight, *dx = convolved(method, [x, params["weight"], dy], space, need_dx)
+        kernel = layer.computed_by(x.shape[1:], x.dtype)
+        y, dweight, *dx = convolved(kernel, [x, params["weight"], dy], space, need_dx)
         (_, _), (bias, _) = pool_first([(layer, {name: name for name in params})])
         y, _, grads = run(bias, {"bias": params["bias"]}, y, dy, space.part("bias"))
         return y, dx[0] if dx else None, {"weight": dweight, **grads}

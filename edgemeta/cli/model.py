@@ -76,14 +76,12 @@ def predict(model: Path, images: tuple[Path, ...], top: int, threads: int, as_js
     from edgemeta.data import read_picture
     from edgemeta.errors import DataError
     from edgemeta.meta import load_model
-    from edgemeta.nn import Workspace
 
     trained = load_model(model, threads)
     shape = trained.network.input_shape
     if len(shape) != 3:
         raise DataError(f"{model} takes samples of shape {shape}: expected a model of pictures (H, W, C)")
     found: dict[str, list[dict[str, Any]]] = {}
-    workspace = Workspace()
     unread = 0
     for image in images:
         try:
@@ -92,7 +90,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, threads: int, as_js
             click.echo(f"Error: {error}", err=True)
             unread += 1
             continue
-        chances = trained.predict(picture, workspace)[0]
+        chances = trained.predict(picture)[0]
         best = np.argsort(-chances, kind="stable")[:top].tolist()
         found[str(image)] = [{"class": trained.classes[i], "probability": round(float(chances[i]), 6)} for i in best]
     if as_json:

@@ -1,15 +1,12 @@
 """One's own arrays, in pairs: ((x_train, y_train), (x_test, y_test)) for a device, or for each participant of a run."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from edgemeta.data.dataset import Split, from_arrays, names_of
+from edgemeta.data.dataset import Dataset, Split, from_arrays, names_of, told
 from edgemeta.errors import DataError
-from edgemeta.nn.given import read_labels
+from edgemeta.nn.given import read_labels, refuse_numbers
 
 PAIRS = "((x_train, y_train), (x_test, y_test))"
 
@@ -24,12 +21,18 @@ def kind_of(given: Any) -> str:
     return type(given).__name__ + (f" of {len(given)}" if isinstance(given, tuple | list) else "")
 
 
+def own_samples(x: Any, y: Any, classes: Sequence[str]) -> Dataset:
+    """Return one's own arrays labelled as `classes`, a run's, are; see `from_arrays` and `refuse_numbers`."""
+    refuse_numbers(read_labels(y), classes)
+    return from_arrays(x, y, classes)
+
+
 def own_split(given: Sequence[Any], classes: Sequence[str]) -> Split:
     """Return what PAIRS hold, labelled as `classes` are; raises DataError that says which part is wrong."""
     parts = []
     for (x, y), side in zip(given, ("training", "test"), strict=True):
-        with _in(f"{side} data"):
-            parts.append(from_arrays(x, y, classes))
+        with told(f"{side} data"):
+            parts.append(own_samples(x, y, classes))
     train, test = parts
     if train.shape != test.shape:
         raise DataError(f"training samples of shape {train.shape} and test samples of {test.shape}")
@@ -41,7 +44,7 @@ def own_splits(data: Any, asked: Sequence[str] | int | None = None, outputs: int
 
     asked: the classes' names, or how many there are; without them they are the labels' own names, or as many as the
     labels say; but no fewer than `outputs`, a network's. Raises DataError that says whose data is wrong and what was
-    expected: pairs, samples of one shape, some of both sides, and of two classes or more among all participants.
+    expected: pairs, samples of one shape, and some of both sides.
     """
     participants = _listed(data)
     if asked is None or isinstance(asked, int):
@@ -50,18 +53,13 @@ def own_splits(data: Any, asked: Sequence[str] | int | None = None, outputs: int
         classes = tuple(asked)
     splits: list[Split] = []
     for k, given in enumerate(participants):
-        with _in(f"participant {k}"):
+        with told(f"participant {k}"):
             split = own_split(given, classes)
             if not len(split.train) or not len(split.test):
                 raise DataError(f"{len(split.train)} training and {len(split.test)} test samples: give some of both")
             if splits and split.train.shape != splits[0].train.shape:
                 raise DataError(f"samples of shape {split.train.shape}, and participant 0 has {splits[0].train.shape}")
         splits.append(split)
-    if asked is None and outputs is None:  # else there are more classes than these participants have
-        used = np.unique(np.concatenate([part.labels for split in splits for part in (split.train, split.test)]))
-        if len(used) < 2:
-            name = classes[int(used[0])]
-            raise DataError(f"all samples are of one class ({name}): expected two or more to tell apart")
     return splits
 
 
@@ -82,16 +80,8 @@ def _listed(data: Any) -> list[Any]:
 def _names(participants: Sequence[Any], least: int) -> tuple[str, ...]:
     found = []
     for k, given in enumerate(participants):
-        with _in(f"participant {k}"):
+        with told(f"participant {k}"):
             found += [read_labels(y, name) for (_, y), name in zip(given, ("y_train", "y_test"), strict=True)]
     names = names_of(*found)
     numbered = tuple(map(str, range(max(least, len(names)))))
     return numbered if names == numbered[: len(names)] else names
-
-
-@contextmanager
-def _in(where: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None

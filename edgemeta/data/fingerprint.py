@@ -2,24 +2,43 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgemeta.data.dataset import Indices, Split
 
-FORMAT = 1
+FORMAT = "edgemeta-data/1"
 LOOKED_AT = 32  # training samples whose values are read, and as many for testing, at fixed places in all of them
 
 
-def fingerprint(splits: Sequence[Split]) -> dict[str, Any]:
-    """Return what stays the same wherever data lies and whenever it was written, ready for JSON.
+@dataclass(frozen=True)
+class Fingerprint:
+    """What stays the same wherever data lies and whenever it was written.
 
-    splits: one data set, or each participant's own. {"format", "train", "test": how many samples, "labels": a hash of
-    the classes, the shape and all labels, "samples": a hash of the values of 64 samples}. Raises DataError when those
-    cannot be read.
+    train, test: how many samples; labels: a hash of the classes, the shape and all labels; samples: a hash of the
+    values of 64 samples.
     """
+
+    train: int
+    test: int
+    labels: str
+    samples: str
+
+    def unlike(self, other: "Fingerprint") -> list[str]:
+        """Return in what another one differs, in words: nothing, where both are of the same data."""
+        counts = {"train": (self.train, other.train), "test": (self.test, other.test)}
+        said = [f"{mine} {side} samples, and now {others}" for side, (mine, others) in counts.items() if mine != others]
+        if not said and self.labels != other.labels:
+            said.append("other classes or labels")
+        if not said and self.samples != other.samples:
+            said.append("other values in the samples")
+        return said
+
+
+def fingerprint(splits: Sequence[Split]) -> Fingerprint:
+    """Return the fingerprint of a data set, or of all participants' own; raises DataError when it cannot be read."""
     first, labels, samples = splits[0].train, hashlib.sha256(), hashlib.sha256()
     labels.update(json.dumps([first.classes, first.shape, [len(split.train) for split in splits]]).encode())
     sides = [split.train for split in splits], [split.test for split in splits]
@@ -30,21 +49,7 @@ def fingerprint(splits: Sequence[Split]) -> dict[str, Any]:
                 x, _ = part.take(places).load()
                 samples.update(np.ascontiguousarray(x, x.dtype.newbyteorder("<")).data)
     train, test = (sum(map(len, side)) for side in sides)
-    return {
-        "format": FORMAT,
-        "train": train,
-        "test": test,
-        "labels": labels.hexdigest(),
-        "samples": samples.hexdigest(),
-    }
-
-
-def unlike(kept: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Return in what two fingerprints differ, in words: nothing, where they are of the same data."""
-    counted = [key for key in ("train", "test") if kept[key] != found[key]]
-    other = {"labels": "other classes or labels", "samples": "other values in the samples"}
-    said = [text for key, text in other.items() if kept[key] != found[key]]
-    return [f"{kept[key]} {key} samples, and now {found[key]}" for key in counted] or said
+    return Fingerprint(train, test, labels.hexdigest(), samples.hexdigest())
 
 
 def _places(counts: Sequence[int]) -> list[Indices]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.data.dataset import Dataset, Split, class_counts
-from edgemeta.nn.given import shown
+from edgemeta.names import listed
 
 Counts = NDArray[np.int64]
 
@@ -86,4 +86,4 @@ def _of(counts: Counts, which: NDArray[np.bool_], side: str, names: Sequence[str
 
 
 def _names(names: Sequence[str], which: NDArray[np.bool_]) -> str:
-    return shown([names[i] for i in np.flatnonzero(which).tolist()])
+    return listed([names[i] for i in np.flatnonzero(which).tolist()])

@@ -4,28 +4,26 @@ run.toml has the configuration; data.json a fingerprint of the data, so that the
 other data may not come by the same one. Directories of before have no data.json, and get one.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from edgemeta.config import RunConfig, config_from, differences, read_settings, to_toml
-from edgemeta.data.fingerprint import FORMAT, unlike
+from edgemeta.data.fingerprint import FORMAT, Fingerprint
 from edgemeta.errors import ConfigError
-from edgemeta.storage import write_atomic
+from edgemeta.storage import read_kept, write_atomic, write_kept
 
 
-def claim(path: Path, config: RunConfig, data: Mapping[str, Any] | None, *, elsewhere: bool = False) -> None:
+def claim(path: Path, config: RunConfig, data: Fingerprint | None, *, elsewhere: bool = False) -> None:
     """Write what a new run in `path` is, or raise ConfigError unless the one there is the same.
 
-    data: the fingerprint of what the run works on; None where nobody knows it, and then data.source counts as any
-    setting does, but not when the data is `elsewhere`, on devices: there it means nothing.
+    data: of what the run works on; None where nobody knows it, and then data.source counts as any setting does, but not
+    when the data is `elsewhere`, on devices: there it means nothing.
     """
-    kept = _kept(path / "data.json")
+    advice = "restore it, or remove it if the data is still what the run began with"
+    kept = read_kept(path / "data.json", Fingerprint, FORMAT, advice)
     if (path / "run.toml").exists():
         before = config_from(read_settings(path / "run.toml"))
-        other = unlike(kept, data) if kept and data else []
+        other = kept.unlike(data) if kept and data else []
         if elsewhere or (kept and data and not other):
             before = replace(before, data=replace(before.data, source=config.data.source))
         if differing := differences(before, config):
@@ -39,21 +37,6 @@ def claim(path: Path, config: RunConfig, data: Mapping[str, Any] | None, *, else
                 "give another folder, or the data with which it began to go on"
             )
     if data and kept != data:
-        write_atomic(path / "data.json", [json.dumps(data, indent=1).encode(), b"\n"])
+        write_kept(path / "data.json", data, FORMAT)
     if not (path / "run.toml").exists():  # last: from then on, both are what the run has begun with
         write_atomic(path / "run.toml", [to_toml(config).encode()])
-
-
-def _kept(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        kept: dict[str, Any] = json.loads(path.read_bytes())
-        if kept["format"] > FORMAT:
-            raise ConfigError(f"{path} is of format {kept['format']}: this version knows {FORMAT}, install a newer one")
-        unlike(kept, kept)  # has all that is compared
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is damaged ({error!r}): restore it, or remove it if the data is the one with which the run began"
-        ) from None
-    return kept

@@ -10,7 +10,7 @@ from edgemeta.config import PhaseConfig
 from edgemeta.errors import DivergedError
 from edgemeta.meta import LocalState, Samples, begin, steps_in, take_step
 from edgemeta.meta.learners import LEARNERS, Vectors
-from edgemeta.nn import Model, Vector, Workspace
+from edgemeta.nn import Model, Vector
 
 Draws = Callable[[int], np.random.Generator]
 
@@ -41,13 +41,13 @@ def client_update(
 
 def local_steps(model: Model, recipe: PhaseConfig, state: LocalState, data: Samples, draw: Draws) -> Iterator[None]:
     """Take the local steps that are left, yielding after each: stop there, save the state, go on another day."""
-    workspace = Workspace()
-    while state.step < steps_in(recipe, data.size):
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the loss
-            take_step(model, recipe, state, data, draw(state.step), workspace)
-        if not math.isfinite(state.loss_sum):
-            raise _diverged(recipe, state.step)
-        yield
+    with model.scratch() as workspace:
+        while state.step < steps_in(recipe, data.size):
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the loss
+                take_step(model, recipe, state, data, draw(state.step), workspace)
+            if not math.isfinite(state.loss_sum):
+                raise _diverged(recipe, state.step)
+            yield
 
 
 def finish(recipe: PhaseConfig, shared: Vectors, state: LocalState, samples: int) -> Update:

@@ -1,14 +1,19 @@
 """What a run will do: its configuration with everything resolved, and which round follows which recipe."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
-from edgemeta.config import ModelConfig, PhaseConfig, RunConfig, ServerConfig, nearest
+from edgemeta.config import ModelConfig, PhaseConfig, RunConfig, ServerConfig
 from edgemeta.data import parse_partition
 from edgemeta.errors import ConfigError, InputError
-from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
+from edgemeta.fed.aggregate import AGGREGATORS
+from edgemeta.fed.optimizers import OPTIMIZERS
+from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import LEARNERS
-from edgemeta.nn import MODELS, PICTURES, RAW, Model, build
+from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Model, build
+from edgemeta.records import nearest, read_record
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ def resolve(
         min_available_clients=config.server.min_available_clients or train,
         min_fit_clients=config.server.min_fit_clients or min(2, train),
     )
-    model = ModelConfig("custom" if network else config.model.name, input_shape, classes)
+    name, loss = ("custom", network.loss) if network else (config.model.name, config.model.loss)
+    model = ModelConfig(name, input_shape, classes, loss)
     phases = tuple(
         replace(
             phase,
@@ -84,6 +90,8 @@ def resolve(
     if network and network.input_shape != input_shape:
         complaints.append(f"the network takes {network.input_shape}: the data has samples of shape {input_shape}")
     complaints += _impossible(resolved, train)
+    if len(classes) < 2 and network is None:
+        complaints.append(f"there is one class ({''.join(classes)}): a run needs two or more to tell apart")
     if not complaints:
         try:
             network or network_of(resolved)
@@ -100,7 +108,7 @@ def network_of(config: RunConfig, threads: int = 1) -> Model:
     assert shape is not None  # resolved
     assert isinstance(classes, tuple)
     normalization = PICTURES if len(shape) == 3 else RAW
-    return build(config.model.name, shape, len(classes), normalization=normalization, threads=threads)
+    return build(config.model.name, shape, len(classes), config.model.loss, normalization, threads)
 
 
 def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tuple[str, ...]) -> list[str]:
@@ -116,9 +124,11 @@ def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tup
 def _unknown_names(config: RunConfig) -> list[str]:
     named = [
         ("model", config.model.name, [*MODELS, "custom"]),
+        ("loss", config.model.loss, list(LOSSES)),
         ("aggregator", config.server.aggregator, list(AGGREGATORS)),
         ("optimizer", config.server.optimizer, list(OPTIMIZERS)),
         *(("algorithm", phase.algorithm, list(LEARNERS)) for phase in config.phases),
+        *(("upload", phase.upload, list(UPLOADS)) for phase in config.phases),
     ]
     complaints = [
         f"unknown {kind} '{name}': {nearest(name, known)}; known are {', '.join(known)}"
@@ -129,6 +139,20 @@ def _unknown_names(config: RunConfig) -> list[str]:
         parse_partition(config.data.partition)
     except InputError as error:
         complaints.append(str(error))
+    return complaints + _unknown_settings(config)
+
+
+def _unknown_settings(config: RunConfig) -> list[str]:
+    """Say what is wrong with the settings of variants, each of which declares its own beside it."""
+    server, complaints = config.server, list[str]()
+    rows: list[tuple[str, Any, Mapping[str, float]]] = [
+        ("server.aggregator_settings.", AGGREGATORS.get(server.aggregator), server.aggregator_settings),
+        ("server.optimizer_settings.", OPTIMIZERS.get(server.optimizer), server.optimizer_settings),
+        *((f"phases.{i}.settings.", LEARNERS.get(p.algorithm), p.settings) for i, p in enumerate(config.phases)),
+    ]
+    for place, row, settings in rows:
+        if row is not None:
+            read_record(row.settings, settings, place, complaints)
     return complaints
 
 
@@ -141,4 +165,7 @@ def _impossible(config: RunConfig, train: int) -> list[str]:
         value = getattr(config.server, name)
         if value > train:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
+    if (loss := config.model.loss) in LOSSES and not LOSSES[loss].classifies:
+        fit = ", ".join(name for name, row in LOSSES.items() if row.classifies)
+        complaints.append(f"model.loss is '{loss}', which takes targets, and a run's data has classes: give {fit}")
     return complaints

@@ -10,8 +10,7 @@ import numpy as np
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import DataError
 from edgemeta.meta.samples import Samples
-from edgemeta.nn import Model, Vector, Workspace
-from edgemeta.nn.losses import LOSSES
+from edgemeta.nn import LOSSES, Model, Vector
 
 LOSS_CEILING = 1e6  # the score of a loss that is larger or not finite, so that records stay numbers and means mean
 SCORE_BATCH = 32  # samples scored at once: no more memory than training; fixed, as the last bits depend on it
@@ -27,40 +26,38 @@ def adapt(
     lr: float,
     batch_size: int,
     rng: np.random.Generator,
-    workspace: Workspace | None = None,
 ) -> Vector:
     """Return new parameters, `steps` SGD steps from theta on the support set.
 
     A step uses the whole support set when it fits `batch_size`, else a batch drawn from it.
     """
-    workspace, theta = workspace or Workspace(), theta.copy()
+    theta = theta.copy()
     for _ in range(steps):
         batch = support
         if support.size > batch_size:
             batch = support.take(rng.choice(support.size, batch_size, replace=False))
-        model.descend(theta, batch.x, batch.y, lr, workspace, out=theta)
+        model.descend(theta, batch.x, batch.y, lr, out=theta)
     return theta
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def score(model: Model, theta: Vector, test: Samples, workspace: Workspace | None = None) -> dict[str, float]:
+def score(model: Model, theta: Vector, test: Samples) -> dict[str, float]:
     """Return {"loss": mean loss} of the test samples and, for a classifier, {"accuracy": share classified right}.
 
     Raises DataError when there are none, InputError for a label that the network does not know.
     """
     if not test.size:
         raise DataError("no test samples: expected one or more to score the model on")
-    workspace = workspace or Workspace()
     loss, right = 0.0, 0
     for start in range(0, test.size, SCORE_BATCH):
         batch = test.take(slice(start, start + SCORE_BATCH))
-        outputs = model.forward(theta, batch.x, workspace)
-        loss += LOSSES[model.loss](outputs, batch.y)[0] * batch.size
-        if model.loss == "cross-entropy":
+        outputs = model.forward(theta, batch.x)
+        loss += LOSSES[model.loss].function(outputs, batch.y)[0] * batch.size
+        if model.classifies:
             right += int(np.count_nonzero(outputs.argmax(axis=1) == batch.y))
     mean = loss / test.size
     scores = {"loss": min(mean, LOSS_CEILING) if np.isfinite(mean) else LOSS_CEILING}
-    return scores | {"accuracy": right / test.size} if model.loss == "cross-entropy" else scores
+    return scores | {"accuracy": right / test.size} if model.classifies else scores
 
 
 def evaluate(
@@ -77,7 +74,6 @@ def evaluate(
     {"samples": test samples, "before": scores, "after": scores, "grid": [{"steps", "support", **scores}]}; every
     adaptation draws its support set from the front of one shuffled order, so that larger ones contain smaller ones.
     """
-    workspace = Workspace()
     order = rng.permutation(train.size)
 
     def adapted(steps: int, support: int) -> dict[str, float]:
@@ -89,13 +85,12 @@ def evaluate(
             lr=settings.adapt_lr,
             batch_size=batch_size,
             rng=rng,
-            workspace=workspace,
         )
-        return score(model, personal, test, workspace)
+        return score(model, personal, test)
 
     return {
         "samples": test.size,
-        "before": score(model, theta, test, workspace),
+        "before": score(model, theta, test),
         "after": adapted(settings.adapt_steps, settings.support),
         "grid": [{"steps": k, "support": n, **adapted(k, n)} for k, n in settings.grid],
     }

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edgemeta.errors import DataError, DivergedError, InputError, ModelFileError
 from edgemeta.meta.evaluation import LOSS_CEILING, SCORE_BATCH, adapt, score
 from edgemeta.meta.samples import Samples
-from edgemeta.nn import Model, Vector, Workspace, softmax
+from edgemeta.nn import Model, Vector, softmax
 from edgemeta.nn.files import load_parameters, save_model
-from edgemeta.nn.given import positions, read_labels, samples_of, targets_of
+from edgemeta.nn.given import positions, read_labels, refuse_numbers, samples_of, targets_of
 
 HIGHEST_LR = 1e38  # beyond it is what float32 cannot hold
 
@@ -28,23 +28,21 @@ class TrainedModel:
     classes: tuple[str, ...]
     round: int = 0
 
-    def predict(self, images: NDArray[Any], workspace: Workspace | None = None) -> NDArray[np.float32]:
+    def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Return probabilities (B, classes), or the outputs (B, outputs) of a regression network.
 
         images: (B, H, W, C), whole numbers from 0 to 255 or floats from 0 to 1 (any finite numbers, where the model
         takes no pictures), see `edgemeta.nn.given.samples_of`; one image without the batch's axis is taken as a batch
-        of one. workspace: scratch memory to keep between calls, which saves a fifth of the time of one image. Raises
-        DataError for other values and for another shape.
+        of one. Raises DataError for other values and for another shape.
         """
         batch = samples_of(images, self.network.input_shape, "images")
-        workspace = workspace or Workspace()
         outputs = np.concatenate(
             [
-                self.network.forward(self.theta, batch[start : start + SCORE_BATCH], workspace)
+                self.network.forward(self.theta, batch[start : start + SCORE_BATCH])
                 for start in range(0, max(len(batch), 1), SCORE_BATCH)
             ]
         )
-        return outputs if self.network.loss == "mse" else softmax(outputs)
+        return softmax(outputs) if self.network.classifies else outputs
 
     def adapt(
         self,
@@ -65,20 +63,25 @@ class TrainedModel:
         """
         _check_settings(steps, lr, batch_size, seed)
         x = samples_of(images, self.network.input_shape, "images")
-        regression = self.network.loss == "mse"
-        y = targets_of(labels, "labels") if regression else positions(read_labels(labels, "labels"), self.classes)
+        classifies = self.network.classifies
+        y = self._positions(labels) if classifies else targets_of(labels, "labels")
         if len(x) != len(y) or not len(x):
             raise DataError(f"{len(x)} images with {len(y)} labels: expected as many labels, and one or more")
         support, rng = Samples(x, y), np.random.default_rng(seed)
         theta = adapt(self.network, self.theta, support, steps=steps, lr=lr, batch_size=batch_size, rng=rng)
         scored = score(self.network, theta, support.take(slice(SCORE_BATCH)))["loss"]
-        if not np.isfinite(theta).all() or (scored >= LOSS_CEILING and not regression):
+        if not np.isfinite(theta).all() or (scored >= LOSS_CEILING and classifies):
             raise DivergedError(f"adaptation diverged after {steps} steps: lower lr ({lr:g})")
         return replace(self, theta=theta)
 
     def save(self, path: str | Path) -> None:
         """Write the model file, atomically; raises DivergedError, and writes nothing, for what is not finite."""
         save_model(Path(path), self.network, self.theta, self.classes, self.round)
+
+    def _positions(self, labels: Any) -> NDArray[np.int64]:
+        given = read_labels(labels, "labels")
+        refuse_numbers(given, self.classes)
+        return positions(given, self.classes)
 
 
 def _check_settings(steps: int, lr: float, batch_size: int, seed: int) -> None:

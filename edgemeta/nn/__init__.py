@@ -1,14 +1,15 @@
 """The network: layers with manual backward passes over one flat parameter vector, and model files."""
 
+from edgemeta.nn.kernels.update import subtract_scaled
+from edgemeta.nn.kernels.workspace import Workspace
 from edgemeta.nn.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU
 from edgemeta.nn.layout import Layout, Vector
-from edgemeta.nn.losses import softmax
+from edgemeta.nn.losses import LOSSES, Loss, softmax
 from edgemeta.nn.model import PICTURES, RAW, Model, Normalization
 from edgemeta.nn.models import MODELS, build
-from edgemeta.nn.update import subtract_scaled
-from edgemeta.nn.workspace import Workspace
 
 __all__ = [
+    "LOSSES",
     "MODELS",
     "PICTURES",
     "RAW",
@@ -17,6 +18,7 @@ __all__ = [
     "Flatten",
     "Layer",
     "Layout",
+    "Loss",
     "MaxPool2d",
     "Model",
     "Normalization",

@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import reprlib
-import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import DataError
+from edgemeta.names import canonical, listed
 
 log = logging.getLogger("edgemeta")
 
 SLACK = 0.05  # so far beyond 0..1 a float is rounding, or a resampled edge: taken as it is
 MAX_LABEL = 2**31  # a larger number is no label, but something else in its place
-SHOWN = 10  # names in a message; the others are counted
 
 
 class Labels(NamedTuple):
@@ -112,19 +111,26 @@ def read_labels(given: Any, name: str = "y") -> Labels:
 def positions(labels: Labels, classes: Sequence[str]) -> NDArray[np.int64]:
     """Return where labels stand in `classes`, a model's: names by name, whole numbers and one-hot rows by position.
 
-    Raises DataError for what is not there, and for whole numbers where the names are other numbers: 7 might be either.
+    Raises DataError for what is not there.
     """
     values, columns = labels
     if columns not in (0, len(classes)):
-        raise DataError(f"one-hot labels of {columns} columns: expected {len(classes)}, for {shown(classes)}")
-    if not (labels.text or columns) and any(_is_another_number(name, i) for i, name in enumerate(classes)):
-        raise DataError(f"whole numbers as labels could be names or positions of {shown(classes)}: give names, as text")
+        raise DataError(f"one-hot labels of {columns} columns: expected {len(classes)}, for {listed(classes)}")
     known = [_name(name, "classes") for name in classes] if labels.text else range(len(classes))
     places = {label: i for i, label in enumerate(known)}
     given = values.tolist()
     if unknown := sorted(set(given) - set(places)):
-        raise DataError(f"the model does not know {shown(unknown)}: its classes are {shown(classes)}")
+        raise DataError(f"the model does not know {listed(unknown)}: its classes are {listed(classes)}")
     return np.array([places[label] for label in given], np.int64)
+
+
+def refuse_numbers(labels: Labels, classes: Sequence[str]) -> None:
+    """Raise DataError for whole numbers as labels where `classes`, which others named, are other numbers.
+
+    With classes "3" and "7", is 1 the second, or none? With "1" and "2", the wrong guess would be wrong in silence.
+    """
+    if not (labels.text or labels.columns) and any(_is_another_number(name, i) for i, name in enumerate(classes)):
+        raise DataError(f"whole numbers could be names or positions of {listed(classes)}: give names, as text")
 
 
 def targets_of(given: Any, name: str = "y") -> NDArray[Any]:
@@ -133,12 +139,6 @@ def targets_of(given: Any, name: str = "y") -> NDArray[Any]:
     if targets.dtype.kind not in "biuf" or not targets.ndim or not np.isfinite(targets).all():
         raise DataError(f"{name}: no targets, expected finite numbers, one or more for each sample")
     return targets
-
-
-def shown(names: Sequence[Any]) -> str:
-    """Return names for a message, the first few of many."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more
 
 
 def _batch(x: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArray[Any]:
@@ -170,7 +170,7 @@ def _array(given: Any, name: str, dtype: Any = None) -> NDArray[Any]:
 
 
 def _label_array(given: Any, name: str) -> NDArray[Any]:
-    """Return labels as an array of numbers or of text in NFC; raises DataError for a mixture or anything else."""
+    """Return labels as an array of numbers, or of names in canonical form; raises DataError for anything else."""
     # A list's as objects: among text, NumPy would make text of numbers, and of what is missing.
     array = _array(given, name, object if isinstance(given, list | tuple) else None)
     if array.dtype.kind not in "biufOSTU":
@@ -196,7 +196,7 @@ def _is_number(label: Any) -> bool:
 
 def _name(text: str | bytes, name: str) -> str:
     try:
-        return unicodedata.normalize("NFC", text if isinstance(text, str) else text.decode())
+        return canonical(text if isinstance(text, str) else text.decode())
     except UnicodeDecodeError:
         raise DataError(f"{name}: {reprlib.repr(text)} is no name in UTF-8") from None
 

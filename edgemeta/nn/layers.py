@@ -1,4 +1,4 @@
-"""The layers: each is a frozen record of its settings, which can be prepared to work (`edgemeta.nn.prepared`).
+"""The layers: each is a frozen record of its settings, which says what its kernel is (`edgemeta.nn.kernels.kernel`).
 
 Shapes: B batch, H height, W width, C channels in, O channels or units out. Pictures are (B, H, W, C).
 """
@@ -10,22 +10,30 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from edgemeta.errors import InputError
-from edgemeta.nn import conv, dense, tiled
-from edgemeta.nn.cooktoom import KERNELS, TILE
+from edgemeta.nn.kernels import conv, dense, pool, simple, tiled
+from edgemeta.nn.kernels.cooktoom import KERNELS, TILE
+from edgemeta.nn.kernels.kernel import Kernel
 from edgemeta.nn.layout import Shape
-from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
-from edgemeta.nn.workspace import Workspace, in_one_piece
 
 TILED_FROM = 32  # numbers in a row of a receptive field, below which tiles of 4x4 do not pay
 
 
-class Method(Protocol):
-    """A way to convolve: `edgemeta.nn.conv`, where these are explained, or `edgemeta.nn.tiled`."""
+class Layer(Protocol):
+    """What a network is made of. prefix: of its tensors' names in the layout, before a number.
 
-    def working_shape(self, weight: Shape, /) -> Shape: ...
-    def to_working(self, weight: Array, need_dx: bool, scratch: Workspace, /) -> Tensors: ...
-    def from_working(self, dworking: Array, dweight: Array, scratch: Workspace, /) -> None: ...
-    def prepare(self, x: Array, weight: Shape, scratch: Workspace, kept: Workspace | None, /) -> Prepared: ...
+    A frozen dataclass whose fields are whole numbers, if it is to be described in a model file, and read from there by
+    its row in `LAYERS`.
+    """
+
+    prefix: ClassVar[str]
+
+    def shapes(self, shape: Shape, /) -> tuple[Shape, dict[str, Shape]]:
+        """Return the output's shape and the tensors' shapes, by name, for an input's; raise InputError if it cannot."""
+        ...
+
+    def computed_by(self, shape: Shape, dtype: Any, /) -> Kernel:
+        """Return how it is computed for inputs of this shape and dtype."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,47 +56,31 @@ class Conv2d:
         weight = (self.kernel, self.kernel, channels, self.filters)
         return (height, width, self.filters), {"weight": weight, "bias": (self.filters,)}
 
-    def method(self, shape: Shape, dtype: Any) -> Method:
-        """Return the fastest way to convolve pictures of `shape` (H, W, C); the plain one serves everything."""
+    def computed_by(self, shape: Shape, dtype: Any) -> Kernel:
+        """Return the fastest way to convolve pictures (H, W, C), without the bias, which is a step of its own (`Bias`).
+
+        The plain one serves everything.
+        """
         height, width, channels = shape
         small = min(height, width) < TILE or channels * self.kernel < TILED_FROM
-        return conv if dtype != np.float32 or self.kernel not in KERNELS or small else tiled
-
-    def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
-        """Convolve x: (B, H, W, C) to (B, H, W, filters), without the bias, which is a step of its own (`Bias`).
-
-        params and grads are in the working form of `method`, which is for the caller to make and to take back.
-        """
-        weight = (self.kernel, self.kernel, x.shape[3], self.filters)
-        return self.method(x.shape[1:], x.dtype).prepare(x, weight, scratch, kept)
+        weight = (self.kernel, self.kernel, channels, self.filters)
+        if dtype != np.float32 or self.kernel not in KERNELS or small:
+            return conv.kernel(weight)
+        return tiled.kernel(weight)
 
 
-@dataclass(frozen=True)
 class Bias:
     """A convolution's bias, which the network may add after a pool; not a layer to build with."""
 
-    def prepare(self, x: Array, scratch: Workspace, _kept: Workspace | None = None) -> Prepared:
-        """Add one number for each channel to x: (B, H, W, C)."""
-        y = scratch.result(x.shape, x.dtype)
-        each = np.empty((len(x), x.shape[3]), x.dtype)  # the biases for every sample: long rows are added faster
-        beside, sums = x.transpose(1, 2, 0, 3), y.transpose(1, 2, 0, 3)
+    prefix: ClassVar[str] = "bias"
 
-        def forward(params: Tensors) -> None:
-            each[...] = params["bias"]
-            np.add(beside, each, out=sums)
+    def shapes(self, shape: Shape) -> tuple[Shape, dict[str, Shape]]:
+        """Return the unchanged shape, and the tensor's for an input (H, W, C)."""
+        return shape, {"bias": shape[-1:]}
 
-        def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
-            whole, tidy = in_one_piece(dy, dy.shape[1:3], scratch)
-            rows = whole.reshape(-1, dy.shape[3])
-            ones = np.ones(len(rows), dy.dtype)
-
-            def backward(_: Tensors, grads: Gradients) -> None:
-                tidy()
-                np.matmul(ones, rows, out=grads["bias"])  # ten times as fast as np.sum
-
-            return dy, backward
-
-        return Prepared(y, forward, prepare_backward)
+    def computed_by(self, _shape: Shape, _dtype: Any) -> Kernel:
+        """Return the addition."""
+        return simple.bias()
 
 
 @dataclass(frozen=True)
@@ -105,47 +97,9 @@ class MaxPool2d:
             raise InputError(f"{self} on a picture of {height}x{width}: expected a tile of 1 up to the picture's size")
         return (height // self.size, width // self.size, channels), {}
 
-    def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
-        """Pool x: (B, H, W, C) to (B, H // size, W // size, C)."""
-        first, *others = self._positions(x)
-        y = scratch.result(first.shape, x.dtype)
-        larger = [kept.samples(i, y.shape, np.bool_) for i in range(len(others))] if kept else []
-
-        def forward(_: Tensors) -> None:
-            before = first
-            for i, place in enumerate(others):
-                if kept:
-                    np.greater(place, before, out=larger[i])
-                before = np.maximum(before, place, out=y)
-            if not others:
-                y[...] = first
-
-        def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
-            dx = scratch.result(x.shape, dy.dtype)
-            first, *others = self._positions(dx)
-            gone, won = (scratch.samples(key, dy.shape, np.bool_) for key in ("gone", "won"))
-
-            def backward(_params: Tensors, _grads: Gradients) -> None:
-                if x.shape[1] % self.size or x.shape[2] % self.size:
-                    dx.fill(0)  # what no tile covers
-                # From the last place to the first: whoever was larger than all before it takes the gradient, so that
-                # of equal values the first one does. Kept masks of one byte are read faster than x would be again.
-                gone.fill(False)
-                for place, mask in zip(reversed(others), reversed(larger), strict=True):
-                    np.greater(mask, gone, out=won)
-                    np.multiply(dy, won, out=place)
-                    np.logical_or(gone, mask, out=gone)
-                np.logical_not(gone, out=won)
-                np.multiply(dy, won, out=first)
-
-            return dx, backward
-
-        return Prepared(y, forward, prepare_backward)
-
-    def _positions(self, x: Array) -> list[Array]:
-        """Return one strided view of x for each place in a tile, in reading order."""
-        height, width = (size // self.size * self.size for size in x.shape[1:3])
-        return [x[:, i : height : self.size, j : width : self.size] for i in range(self.size) for j in range(self.size)]
+    def computed_by(self, _shape: Shape, _dtype: Any) -> Kernel:
+        """Return the pool."""
+        return pool.kernel(self.size)
 
 
 @dataclass(frozen=True)
@@ -158,27 +112,9 @@ class ReLU:
         """Return the unchanged shape; there are no tensors."""
         return shape, {}
 
-    def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
-        """Cut x off below zero."""
-        y = scratch.result(x.shape, x.dtype)
-        # np.maximum with a scalar takes twice the time; in pictures, (B, 1, 1, C) lies beside what is in one piece.
-        zeros = np.zeros((len(x) if x.ndim == 4 else 1, *(1,) * (x.ndim - 2), x.shape[-1]), x.dtype)
-        positive = (kept or scratch).samples("positive", x.shape, np.bool_)
-
-        def forward(_: Tensors) -> None:
-            np.maximum(x, zeros, out=y)
-            if kept:
-                np.greater(y, 0, out=positive)
-
-        def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
-            dx = scratch.result(dy.shape, dy.dtype)
-
-            def backward(_params: Tensors, _grads: Gradients) -> None:
-                np.multiply(dy, positive, out=dx)
-
-            return dx, backward
-
-        return Prepared(y, forward, prepare_backward)
+    def computed_by(self, _shape: Shape, _dtype: Any) -> Kernel:
+        """Return the cut below zero."""
+        return simple.relu()
 
 
 @dataclass(frozen=True)
@@ -191,14 +127,9 @@ class Flatten:
         """Return (D,); there are no tensors."""
         return (math.prod(shape),), {}
 
-    def prepare(self, x: Array, _scratch: Workspace, _kept: Workspace | None = None) -> Prepared:
-        """Flatten all but the batch's axis: of what lies in this order already, nothing is copied."""
-        assert x.flags.c_contiguous, "a copy would be made once, and not again when x is filled anew"
-
-        def prepare_backward(dy: Array, _need_dx: bool) -> tuple[Array, Backward]:
-            return dy.reshape(x.shape), lambda _params, _grads: None  # splitting an axis gives a view of any array
-
-        return Prepared(x.reshape(len(x), math.prod(x.shape[1:])), lambda _: None, prepare_backward)
+    def computed_by(self, _shape: Shape, _dtype: Any) -> Kernel:
+        """Return the view."""
+        return simple.flatten()
 
 
 @dataclass(frozen=True)
@@ -216,12 +147,11 @@ class Dense:
             )
         return (self.units,), {"weight": (shape[0], self.units), "bias": (self.units,)}
 
-    def prepare(self, x: Array, scratch: Workspace, kept: Workspace | None = None) -> Prepared:
-        """Map x: (B, D) to (B, units)."""
-        return dense.prepare(x, self.units, scratch, kept)
+    def computed_by(self, _shape: Shape, _dtype: Any) -> Kernel:
+        """Return the map (B, D) to (B, units)."""
+        return dense.kernel(self.units)
 
 
-Layer = Conv2d | MaxPool2d | ReLU | Flatten | Dense
 LAYERS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (Conv2d, MaxPool2d, ReLU, Flatten, Dense)}
 
 

@@ -1,7 +1,10 @@
-"""Losses: each returns the batch's mean loss and its gradient with respect to the network's output."""
+"""Losses: each returns the batch's mean loss and its gradient with respect to the network's output.
+
+Adding one is a function and its row in `LOSSES`.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,5 +58,19 @@ def squared_error(outputs: Array, targets: Array) -> tuple[float, Array]:
     return float(np.mean(difference * difference)), difference * (2 / difference.size)
 
 
-Loss = Callable[[Array, Array], tuple[float, Array]]
-LOSSES: dict[str, Loss] = {"cross-entropy": cross_entropy, "mse": squared_error}
+class Loss(NamedTuple):
+    """A row of `LOSSES`.
+
+    function: (outputs (B, outputs), labels or targets) -> the mean loss and its gradient, in the outputs' dtype; it
+    raises InputError for what does not fit. classifies: whether labels are whole numbers, one output a class, so that
+    the softmax of the outputs are probabilities, there is an accuracy, and a model has a name for each output.
+    """
+
+    function: Callable[[Array, Array], tuple[float, Array]]
+    classifies: bool
+
+
+LOSSES: dict[str, Loss] = {
+    "cross-entropy": Loss(cross_entropy, classifies=True),
+    "mse": Loss(squared_error, classifies=False),
+}

@@ -2,21 +2,22 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgemeta.errors import InputError
-from edgemeta.nn.blas import note_threads
+from edgemeta.nn.kernels.blas import note_threads
+from edgemeta.nn.kernels.kernel import Array, Gradients
+from edgemeta.nn.kernels.update import Descent
+from edgemeta.nn.kernels.workspace import MAX_THREADS, Own, Workspace
 from edgemeta.nn.layers import LAYERS, Dense, Layer
 from edgemeta.nn.layout import Layout, Shape, Vector
 from edgemeta.nn.losses import LOSSES
 from edgemeta.nn.plan import Network, Plan, Step, chunk_samples, pool_first
-from edgemeta.nn.prepared import Array, Gradients
-from edgemeta.nn.update import Descent
-from edgemeta.nn.workspace import MAX_THREADS, Workspace
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,13 @@ class Model:
     """A network as functions of a parameter vector; it holds no parameters itself.
 
     layers: in order; the last one's output are logits (or regression outputs). input_shape: of one sample, without
-    the batch's axis. loss: "cross-entropy" (integer labels) or "mse". The dtype of theta decides the dtype of the
-    work: float32, or float64 for checks. threads: how many share the work; any number gives the same bits. NumPy's
-    BLAS should then have one thread (OPENBLAS_NUM_THREADS=1 before NumPy is imported).
-    How it runs is in `edgemeta.nn.plan`; chunk: how many samples a thread takes at once.
+    the batch's axis. loss: "cross-entropy" (integer labels), "mse", or another row of `edgemeta.nn.losses.LOSSES`. The
+    dtype of theta decides the dtype of the work: float32, or float64 for checks. threads: how many share the work; any
+    number gives the same bits. NumPy's BLAS should then have one thread (OPENBLAS_NUM_THREADS=1 before NumPy is
+    imported). How it runs is in `edgemeta.nn.plan`; chunk: how many samples a thread takes at once.
+
+    What a call works in is kept for the next one, each thread's apart, until the thread ends or `release` is called: a
+    step of cnn at batch size 32 leaves 20 MB. A `workspace` that is given is used instead, and is the caller's.
     """
 
     def __init__(
@@ -84,8 +88,14 @@ class Model:
         self._network = Network(
             pool_first(steps[:head]), steps[head:], self.input_shape, pictures[-1], dict(entries), self.chunk
         )
+        self._own = Own()
         self._dense = {keys["weight"] for layer, keys in steps if isinstance(layer, Dense)}
         note_threads()
+
+    @property
+    def classifies(self) -> bool:
+        """Whether its outputs are classes, by its loss: labels are whole numbers then, and there is an accuracy."""
+        return LOSSES[self.loss].classifies
 
     @property
     def threads(self) -> int:
@@ -97,6 +107,20 @@ class Model:
         if not 1 <= threads <= MAX_THREADS:
             raise InputError(f"{threads} threads: expected 1 to {MAX_THREADS}")
         self._threads = threads
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_own"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state, _own=Own())  # copies share no memory, and files have none
+
+    def release(self) -> None:
+        """Free the memory that calls without a workspace left, of all threads; the next such call makes it anew."""
+        self._own.release()
+
+    def scratch(self, workspace: Workspace | None = None) -> AbstractContextManager[Workspace]:
+        """Give, for the time of a `with`, the workspace to compute in: this thread's own, when none is given."""
+        return self._own.lend() if workspace is None else nullcontext(workspace)
 
     def init(self, seed: int | np.random.Generator = 0) -> Vector:
         """Return new float32 parameters: He initialisation (He et al., 2015), biases zero."""
@@ -112,18 +136,20 @@ class Model:
         """Return the outputs (logits) of x: (B, *input_shape), as a new array (B, outputs)."""
         if not len(x):
             return np.empty((0, self.outputs), theta.dtype)
-        return self._run(theta, x, workspace or Workspace(), keep=False)[0].copy()
+        with self.scratch(workspace) as space:
+            return self._run(theta, x, space, keep=False)[0].copy()
 
     def loss_and_grad(
         self, theta: Vector, x: Array, y: Array, workspace: Workspace | None = None, out: Vector | None = None
     ) -> tuple[float, Vector]:
         """Return the mean loss over a batch and its gradient with respect to theta, in `out` or else a new vector.
 
-        x: (B, *input_shape), uint8 pixels or float; y: (B,) integer labels, or (B, outputs) targets for "mse".
+        x: (B, *input_shape), uint8 pixels or float; y: (B,) integer labels, or (B, outputs) targets, as the loss takes.
         Raises InputError when a shape or a label does not fit the network.
         """
         grad = np.empty_like(theta) if out is None else out
-        return self._backpropagate(theta, x, y, workspace, self.layout.views(grad)), grad
+        with self.scratch(workspace) as space:
+            return self._backpropagate(theta, x, y, space, self.layout.views(grad)), grad
 
     def descend(
         self,
@@ -142,30 +168,30 @@ class Model:
         that is interrupted may leave `out` stepped in part.
         """
         start, out = theta if start is None else start, np.empty_like(theta) if out is None else out
-        space = workspace or Workspace()
-        begin, end, scratch = self.layout.views(start), self.layout.views(out), space.part("descent")
+        begin, end = self.layout.views(start), self.layout.views(out)
         descents = {name: Descent(begin[name], rate, end[name]) for name in begin}
-        small = {
-            name: scratch.array(name, view.shape, view.dtype) for name, view in begin.items() if name not in self._dense
-        }
-        loss = self._backpropagate(theta, x, y, space, descents | small)
-        for name, gradient in small.items():
-            descents[name].step(slice(None), gradient)
+        with self.scratch(workspace) as space:
+            part = space.part("descent")
+            small = {
+                name: part.array(name, at.shape, at.dtype) for name, at in begin.items() if name not in self._dense
+            }
+            loss = self._backpropagate(theta, x, y, space, descents | small)
+            for name, gradient in small.items():
+                descents[name].step(slice(None), gradient)
         return loss, out
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the layer list, ready for JSON; `layers_from` reads it back."""
-        return [{"layer": type(layer).__name__, **asdict(layer)} for layer in self.layers]
+        return [{"layer": type(layer).__name__, **vars(layer)} for layer in self.layers]
 
-    def _backpropagate(self, theta: Vector, x: Array, y: Array, workspace: Workspace | None, grads: Gradients) -> float:
+    def _backpropagate(self, theta: Vector, x: Array, y: Array, space: Workspace, grads: Gradients) -> float:
         """Return the mean loss, and send the gradient to `grads`, by the tensors' names."""
         if len(y) != len(x) or not len(x):
             raise InputError(
                 f"a batch of {len(x)} samples with {len(y)} labels: expected as many labels, and one or more"
             )
-        space = workspace or Workspace()  # held until the backward pass is over
         outputs, backward = self._run(theta, x, space, keep=True)
-        loss, doutputs = LOSSES[self.loss](outputs, y)
+        loss, doutputs = LOSSES[self.loss].function(outputs, y)
         backward(doutputs, grads)
         return loss
 
@@ -177,7 +203,7 @@ class Model:
         views = self.layout.views(theta)
         space.threads = self.threads
         plan = space.plan(
-            (self, self.threads, len(x), theta.dtype, keep),
+            (self._network, self.threads, len(x), theta.dtype, keep),
             lambda: Plan(self._network, len(x), theta.dtype, space, keep),
         )
         return plan.run(views, x, self._fill)

@@ -1,5 +1,6 @@
 """The models that have a name."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from edgemeta.errors import InputError
@@ -25,12 +26,17 @@ def cnn_small(outputs: int) -> list[Layer]:
     ]
 
 
+def conv4(outputs: int) -> list[Layer]:
+    """Four 3x3 convolutions of 32: the usual network of few-shot learning, without its batch normalisation."""
+    return [*(Conv2d(32, 3), ReLU(), MaxPool2d(2)) * 4, Flatten(), Dense(outputs)]
+
+
 def mlp(outputs: int) -> list[Layer]:
     """Two hidden layers of 200: for sensor readings, and for regression with the loss "mse"."""
     return [Flatten(), Dense(200), ReLU(), Dense(200), ReLU(), Dense(outputs)]
 
 
-MODELS: dict[str, Callable[[int], list[Layer]]] = {"cnn": cnn, "cnn-small": cnn_small, "mlp": mlp}
+MODELS: dict[str, Callable[[int], list[Layer]]] = {"cnn": cnn, "cnn-small": cnn_small, "conv4": conv4, "mlp": mlp}
 
 
 def build(
@@ -41,10 +47,17 @@ def build(
     normalization: Normalization = RAW,
     threads: int = 1,
 ) -> Model:
-    """Return a named model for samples of `input_shape` and `classes` outputs; raises InputError for unknown names.
+    """Return a named model for samples of `input_shape` and `classes` outputs.
 
-    threads: see `Model`.
+    threads: see `Model`. Raises InputError for unknown names, and for samples that the model cannot take.
     """
     if name not in MODELS:
         raise InputError(f"unknown model '{name}': expected one of {', '.join(MODELS)}")
-    return Model(MODELS[name](classes), input_shape, loss, normalization, name, threads)
+    layers, shape = MODELS[name](classes), tuple(input_shape)
+    least = math.prod(layer.size for layer in layers if isinstance(layer, MaxPool2d))
+    if least > 1 and (len(shape) != 3 or min(shape[:2]) < least):
+        raise InputError(
+            f"{name} takes pictures (height, width, channels) of {least}x{least} or more, and the input shape is "
+            f"{shape}: give larger pictures, or take another model (mlp takes samples of any shape)"
+        )
+    return Model(layers, shape, loss, normalization, name, threads)

@@ -7,20 +7,23 @@ gradient, and they are summed in order, so that the bits do not depend on who wo
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from edgemeta.nn.layers import Bias, Conv2d, Layer, MaxPool2d, Method, ReLU
+from edgemeta.nn.kernels.kernel import Array, Backward, Gradients, Kernel, Prepared, Tensors
+from edgemeta.nn.kernels.workspace import Workspace
+from edgemeta.nn.layers import Bias, Conv2d, Layer, MaxPool2d, ReLU
 from edgemeta.nn.layout import Layout, Shape
-from edgemeta.nn.prepared import Array, Backward, Gradients, Prepared, Tensors
-from edgemeta.nn.workspace import Workspace
 
-Step = tuple[Layer | Bias, dict[str, str]]  # a layer, and for each of its tensors' own names the name in the layout
+Step = tuple[Layer, dict[str, str]]  # a layer, and for each of its tensors' own names the name in the layout
 # A chunk is as many samples as have so many numbers in their largest picture, a megabyte: it stays near the processor,
 # and is enough to outweigh what a call costs. It is 8 samples of cnn: a batch of 32 keeps a board's four cores busy.
 CHUNK_NUMBERS, CHUNK_SAMPLES = 1 << 18, 32
 
 
-class Network(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Network:
     """What a plan needs to know: the steps of head and tail, what each takes of a sample, and all tensors' shapes.
 
     chunk: how many samples the head takes at once.
@@ -37,18 +40,19 @@ class Network(NamedTuple):
 class Chain:
     """Steps prepared one after the other, each for where the one before leaves its output.
 
-    methods: how each convolves, None where it does not.
+    Raises RuntimeError, for whoever writes a layer, when one takes a second result in a pass.
     """
 
     def __init__(self, steps: Sequence[Step], x: Array, scratch: Workspace, kept: Workspace | None) -> None:
-        self._steps = steps
-        self.methods: list[Method | None] = []
+        self._steps, self._scratch = steps, scratch
+        self.kernels: list[Kernel] = []
         self._prepared: list[Prepared] = []
         self._backwards: list[Backward] = []  # from the last to the first
         for i, (layer, _) in enumerate(steps):
-            self.methods.append(layer.method(x.shape[1:], x.dtype) if isinstance(layer, Conv2d) else None)
-            self._prepared.append(layer.prepare(x, scratch, kept and kept.part(i)))
-            x = self._prepared[-1].y
+            self.kernels.append(layer.computed_by(x.shape[1:], x.dtype))
+            with self._one_result(i):
+                self._prepared.append(self.kernels[i].prepare(x, scratch, kept and kept.part(i)))
+            x = self._prepared[i].y
         self.y = x
 
     def prepare_backward(self, dy: Array, need_dx: bool) -> Array | None:
@@ -57,7 +61,8 @@ class Chain:
         for i in range(len(self._prepared) - 1, -1, -1):
             needed = need_dx or weights_before(self._steps, i)
             assert dx is not None  # it was needed
-            dx, backward = self._prepared[i].prepare_backward(dx, needed)
+            with self._one_result(i):
+                dx, backward = self._prepared[i].prepare_backward(dx, needed)
             self._backwards.append(backward)
             if not needed:
                 return None
@@ -73,6 +78,17 @@ class Chain:
         for backward, mine, to in zip(self._backwards, reversed(params), reversed(grads), strict=False):
             backward(mine, to)
 
+    @contextmanager
+    def _one_result(self, i: int) -> Iterator[None]:
+        """Refuse a second result of the i-th step: it would be the buffer that the step reads."""
+        before = self._scratch.results
+        yield
+        if self._scratch.results > before + 1:
+            raise RuntimeError(
+                f"{self._steps[i][0]} takes {self._scratch.results - before} results in one pass, and the second one "
+                "would lie where its input is: call scratch.result once, and scratch.array or scratch.samples for more"
+            )
+
 
 class Plan:
     """The passes of one network for one batch size and dtype.
@@ -87,6 +103,7 @@ class Plan:
         self._chunks = chunks(batch, network.chunk) if network.head else []
         self._joined = self._scratch.array("joined", (batch, *network.between), dtype)
         self._last = Chain(network.tail, self._joined, space.part("passing"), space.part("tail") if keep else None)
+        _refuse_forms(network.tail, self._last.kernels)
         between = None
         if keep:
             self._dy = self._scratch.array("dy", self._last.y.shape, dtype)
@@ -98,6 +115,7 @@ class Plan:
             self._chains.append(Chain(network.head, x, space.lane(i), space.part(i) if keep else None))
             if between is not None:
                 self._chains[i].prepare_backward(between[chunk], False)
+        self._kernels = self._chains[0].kernels if self._chains else []  # of the head
         if keep and self._chains:
             # Each chunk's gradients, in the weights' working form; the first chunk's become the sum of all.
             working = Layout(tuple(self._working_shapes()))
@@ -113,13 +131,12 @@ class Plan:
         are to go, by name.
         """
         head, tail = _of_each(self._network.head, views), _of_each(self._network.tail, views)
+        head = [
+            kernel.to_working(mine, need_dx, self._working.part(i))
+            for i, (kernel, mine, need_dx) in enumerate(zip(self._kernels, head, self._need, strict=True))
+        ]
         if not self._chunks:
             fill(x, self._joined)
-        else:
-            head = [
-                method.to_working(mine["weight"], need_dx, self._working.part(i)) if method else mine
-                for i, (method, mine, need_dx) in enumerate(zip(self._chains[0].methods, head, self._need, strict=True))
-            ]
 
         def work(i: int) -> None:
             fill(x[self._chunks[i]], self._inputs[i])
@@ -142,19 +159,14 @@ class Plan:
 
     def _working_shapes(self) -> Iterator[tuple[str, Shape]]:
         """Yield the name of each of the head's tensors, and its shape in the working form."""
-        for (_, keys), method in zip(self._network.head, self._chains[0].methods, strict=True):
-            for key in keys.values():
-                shape = self._network.tensors[key]
-                yield key, method.working_shape(shape) if method else shape
+        for (_, keys), kernel in zip(self._network.head, self._kernels, strict=True):
+            shapes = kernel.working_shapes({tensor: self._network.tensors[key] for tensor, key in keys.items()})
+            yield from ((keys[tensor], shape) for tensor, shape in shapes.items())
 
     def _from_working(self, grads: Sequence[Gradients]) -> None:
         """Write the head's gradients, given their sums in the working form."""
-        for method, mine, to in zip(self._chains[0].methods, self._part_grads[0], grads, strict=True):
-            for tensor, total in mine.items():
-                if method:
-                    method.from_working(total, to[tensor], self._working)
-                else:
-                    to[tensor][...] = total
+        for kernel, sums, to in zip(self._kernels, self._part_grads[0], grads, strict=True):
+            kernel.from_working(sums, to, self._working)
 
 
 def weights_before(steps: Sequence[Step], i: int) -> bool:
@@ -190,6 +202,16 @@ def pool_first(steps: Sequence[Step]) -> list[Step]:
                 at -= 1
             ordered.insert(at, (layer, keys))
     return ordered
+
+
+def _refuse_forms(steps: Sequence[Step], kernels: Sequence[Kernel]) -> None:
+    """Raise RuntimeError, for whoever writes a layer, where a step of the tail has a working form."""
+    for (layer, _), kernel in zip(steps, kernels, strict=True):
+        if kernel != Kernel(kernel.prepare):
+            raise RuntimeError(
+                f"{layer} comes after the pictures, where gradients are written to where they are wanted: "
+                "its kernel must take its tensors as they are, without a working form"
+            )
 
 
 def _of_each(steps: Sequence[Step], named: Mapping[str, Any]) -> list[Gradients]:

@@ -1,6 +1,7 @@
 """What the commands say of what they could not use, whatever the terminal can show."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from processes import end, start
-from runs import command_line, environment
+from processes import end
+from runs import command_line
 
+from edgemeta.bench.loopback import start
 from edgemeta.meta import TrainedModel
 from edgemeta.nn import PICTURES, build
 
@@ -32,7 +34,7 @@ def place(tmp_path_factory):
 
 def told(encoding, *arguments, cwd):
     command = [sys.executable, "-m", "edgemeta", *map(str, arguments)]
-    how = {"cwd": cwd, "env": environment() | {"PYTHONIOENCODING": encoding}, "timeout": 60}
+    how = {"cwd": cwd, "env": os.environ | {"PYTHONIOENCODING": encoding}, "timeout": 60}
     done = subprocess.run(command, capture_output=True, check=False, **how)
     assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
     return done
@@ -102,7 +104,7 @@ def test_every_command_that_divides_data_says_what_is_not_scored(uneven, tmp_pat
     assert run["fedavg"]["left_out"]["why"] == [UNSCORED]
     evaluated = command_line("evaluate", tmp_path / "run" / "model.safetensors", "--data", uneven, "--json")
     said = "15 test samples are of 2, which the training data lacks: they are scored, and not learned"
-    assert evaluated.stderr.splitlines() == [said]
+    assert evaluated.stderr.splitlines()[-1] == said
     assert json.loads(evaluated.stdout)["samples"] == 45
 
 
@@ -122,7 +124,7 @@ def test_other_data_in_a_finished_runs_directory_is_refused(uneven, tmp_path):
 def test_a_gateway_goes_on_by_another_path_and_refuses_other_data(uneven, tmp_path):
     options = [*SHORT, "--set", "data.participants=2", "--state", tmp_path / "state", "--port", "0"]
     for source in (uneven, tmp_path / "copy.npz"):
-        server = start("server", *options, "--set", f"data.source={source}")
+        server = start("server", *options, "--set", f"data.source={source}", log=tmp_path / "log")
         try:
             assert server.stdout.readline().startswith("listening on http://127.0.0.1:")
         finally:
@@ -132,7 +134,7 @@ def test_a_gateway_goes_on_by_another_path_and_refuses_other_data(uneven, tmp_pa
         np.savez(tmp_path / "copy.npz", **{key: values[::-1] for key, values in arrays.items()})
     done = command_line("server", *options, "--set", f"data.source={tmp_path / 'copy.npz'}")
     assert done.returncode == 2
-    assert "; other classes or labels; other values in the samples): give another folder" in done.stderr
+    assert "; other classes or labels): give another folder" in done.stderr
 
 
 def test_a_model_that_diverged_is_not_written(uneven, tmp_path):

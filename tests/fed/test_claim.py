@@ -13,7 +13,7 @@ from edgemeta import api
 from edgemeta.config import config_from
 from edgemeta.data.fingerprint import fingerprint
 from edgemeta.errors import ConfigError, DataError
-from edgemeta.fed import RunDirectory
+from edgemeta.fed.directory import RunDirectory
 
 SETTINGS = TINY | {"data": {"participants": 2, "partition": "iid"}}
 
@@ -116,19 +116,19 @@ def test_a_directory_of_before_goes_on_and_gets_a_fingerprint(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "damaged"),
-        (b"[]", "damaged"),
-        (b'{"format": 1}', "damaged .*restore it, or remove it"),
-        (b'{"format": "1"}', "damaged"),
-        (b"\xff", "damaged"),
-        (b'{"format": 2, "sides": {}}', "format 2: this version knows 1, install a newer one"),
+        (b"", "is damaged"),
+        (b"[]", "is damaged"),
+        (b'{"format": "edgemeta-data/1"}', "is damaged .*restore it, or remove it"),
+        (b'{"format": "edgemeta-data/1", "train": "24", "test": 12, "labels": "", "samples": ""}', "is damaged"),
+        (b"\xff", "is damaged"),
+        (b'{"format": "edgemeta-data/2"}', "'edgemeta-data/2', and this edgemeta knows up to 'edgemeta-data/1'"),
     ],
 )
 def test_a_fingerprint_that_cannot_be_read_is_an_error_message(tmp_path, content, said):
     settings, out = on(saved(tmp_path / "a.npz")), tmp_path / "run"
     killed(settings, out)
     (out / "data.json").write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"data\.json is .*{said}"):
+    with pytest.raises(ConfigError, match=rf"data\.json .*{said}"):
         edgemeta.simulate(settings, out=out)
 
 
