@@ -108,7 +108,8 @@ def _dataset(path: Path, name: str, y: Labels, names: tuple[str, ...]) -> Datase
         x = _read(path, name)
         if x.shape != shape:
             raise DataError(f"{path} changed while it was in use: start again")
-        return prepared(x)
+        with told(path):
+            return prepared(x)
 
     return Dataset(labels, names, sample, reader_of(values), every(len(labels)))
 

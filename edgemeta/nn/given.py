@@ -158,6 +158,8 @@ def _rows(x: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def _array(given: Any, name: str, dtype: Any = None) -> NDArray[Any]:
+    if type(given) is np.ndarray:  # the usual case, in no time
+        return given
     if given is None or isinstance(given, str | bytes | os.PathLike):
         what = reprlib.repr(given if given is None or isinstance(given, str | bytes) else os.fspath(given))
         raise DataError(f"{name}: {what} is no array; of files, read_picture and open_data in edgemeta.data make some")

@@ -231,6 +231,36 @@ def test_npz_without_test_arrays_is_split_by_content_and_may_grow(tmp_path):
     assert not samples(after.train) & samples(after.test)
 
 
+@pytest.mark.parametrize("x", [X, X.astype(np.int64), X.astype(np.uint16)])
+@pytest.mark.parametrize("form", ["names", "one-hot", "column", "floats"])
+def test_npz_samples_and_labels_in_any_form(tmp_path, x, form):
+    forms = {"names": np.array(["ant", "bee", "cow"])[Y], "one-hot": np.eye(3)[Y], "column": Y[:, np.newaxis]}
+    y = (forms | {"floats": Y.astype(np.float32)})[form]
+    np.savez(tmp_path / "a.npz", x=x, y=y, x_test=x[:6], y_test=y[:6])
+    split = open_data(str(tmp_path / "a.npz"))
+    assert split.train.classes == (("ant", "bee", "cow") if form == "names" else ("0", "1", "2"))
+    pixels, labels = split.train.load()
+    assert (pixels.dtype, labels.tolist()) == (np.uint8, Y.tolist())
+    assert (pixels == X).all()
+    np.savez(tmp_path / "a.npz", x=x, y=y, x_test=x[:6], y_test=y[:6], classes=["cow", "bee", "ant"])
+    split = open_data(str(tmp_path / "a.npz"))  # names by name, anything else by place
+    assert split.test.labels.tolist() == ([2, 1, 0] * 2 if form == "names" else [0, 1, 2] * 2)
+
+
+def test_npz_whole_numbers_are_places_in_its_classes_whatever_these_are_called(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X, y=Y, x_test=X, y_test=Y, classes=["3", "7", "9"])
+    assert open_data(str(tmp_path / "a.npz")).train.labels.tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize(
+    ("x", "said"), [(X.astype(np.float32), "floats from 0 to 255"), (X.astype(np.int16) - 9, "whole numbers from -9")]
+)
+def test_npz_pictures_that_are_neither_bytes_nor_from_0_to_1_are_refused(tmp_path, x, said):
+    np.savez(tmp_path / "a.npz", x=x, y=Y, x_test=x, y_test=Y)
+    with pytest.raises(DataError, match=rf"a\.npz: .*{said}"):
+        open_data(str(tmp_path / "a.npz")).test.load()
+
+
 def test_npz_of_floats_and_of_grey_pictures(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=X[:, 0, :, 0] / 7, y=Y)
