@@ -1,33 +1,33 @@
 """What a script calls: functions that bring the rooms together with the clock and the file system."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgemeta.config import RunConfig, config_from, read_settings
-from edgemeta.data import Dataset, check_several, from_arrays, open_data
-from edgemeta.errors import ConfigError, DataError
+from edgemeta.config import RunConfig, config_from, read_settings, to_dict
+from edgemeta.data import Split, check_several, open_data
+from edgemeta.data.arrays import own_splits
+from edgemeta.data.fingerprint import fingerprint
+from edgemeta.data.leftout import LeftOut, one_sided
+from edgemeta.errors import ConfigError
 from edgemeta.fed.comparison import alone, fedavg_of
-from edgemeta.fed.participants import Participant, divide
+from edgemeta.fed.participants import Participant, divide, left_over
 from edgemeta.fed.plan import network_of, resolve
 from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
 from edgemeta.meta import load_model
 from edgemeta.nn import Model, Vector
 
-Arrays = tuple[NDArray[Any], NDArray[Any]]
+Arrays = tuple[Any, Any]  # samples and labels
 Config = RunConfig | Mapping[str, Any] | str | Path
 
 
 def simulate(
     config: Config,
     *,
-    data: Sequence[tuple[Arrays, Arrays]] | None = None,
+    data: Iterable[tuple[Arrays, Arrays]] | None = None,
     model: Model | None = None,
     out: str | Path | None = None,
     init: str | Path | None = None,
@@ -38,8 +38,9 @@ def simulate(
     """Run all of a configuration in this process, or go on with the run in `out`, and return what it leads to.
 
     config: a RunConfig, a dict of settings, the path of a TOML file, or a preset's name. data: one's own, as
-    ((x_train, y_train), (x_test, y_test)) for each participant, with integer labels. model: one's own network. out:
-    the run directory; without one nothing is kept. init: a model file to start from. jobs: processes among which the
+    ((x_train, y_train), (x_test, y_test)) for each participant, labelled by names, or by numbers whose names, if they
+    have any, are the setting model.classes; see `edgemeta.data.from_arrays`. model: one's own network. out: the run
+    directory; without one nothing is kept. init: a model file to start from. jobs: processes among which the
     participants' work is shared out; threads: how many share a step of one participant, in a network of the
     configuration's (one's own has its own number). Both leave the result the same. hooks: `on_round` and the like of
     `edgemeta.fed.run`. Raises ConfigError, DataError, StorageError, and DivergedError when the loss is not finite.
@@ -49,12 +50,13 @@ def simulate(
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can start. left_out: (training, test) samples that no participant has, to make them equal."""
+    """A run that can start. data: what was divided among the participants, or their own; left_out: what nobody has."""
 
     config: RunConfig
     network: Model
     participants: list[Participant]
-    left_out: tuple[int, int]
+    data: tuple[Split, ...]
+    left_out: LeftOut
 
 
 def start(
@@ -69,6 +71,8 @@ def start(
             theta=theta,
             clock=time.monotonic,
             each=each,
+            data=None if out is None else fingerprint(prepared.data),
+            left_out=prepared.left_out,
             **hooks,
         )
 
@@ -90,44 +94,64 @@ def baselines(prepared: Prepared, jobs: int = 1, **hooks: Any) -> dict[str, Mapp
 
 def config_of(config: Config) -> RunConfig:
     """Return the settings in any of the forms that `simulate` takes as a checked RunConfig; raises ConfigError."""
-    if isinstance(config, RunConfig):
-        return config
-    return config_from(config if isinstance(config, Mapping) else read_settings(config))
+    if isinstance(config, RunConfig):  # made by hand, perhaps
+        config = to_dict(config)
+    if isinstance(config, str | Path):
+        config = read_settings(config)
+    if not isinstance(config, Mapping):
+        raise ConfigError(
+            f"the configuration is {type(config).__name__}: "
+            "expected a dict of settings, a RunConfig, the path of a TOML file, or a preset's name"
+        )
+    return config_from(config)
 
 
 def prepare(
     config: RunConfig,
-    data: Sequence[tuple[Arrays, Arrays]] | None = None,
+    data: Iterable[tuple[Arrays, Arrays]] | None = None,
     model: Model | None = None,
     threads: int = 1,
 ) -> Prepared:
     """Open the data and resolve the configuration with what it says; raises ConfigError and DataError."""
+    splits: tuple[Split, ...]
     if data is None:
         split = open_data(config.data.source, shape=config.model.input_shape, seed=config.seed)
         resolved = resolve(config, split.train.shape, split.train.classes, model)
-        participants, left_out = divide(split, resolved.data, resolved.seed)
+        participants, _ = divide(split, resolved.data, resolved.seed)
+        splits, unused = (split,), left_over(split, participants, resolved.data)
     else:
         if config.data.validation or config.data.label_noise or config.data.pixel_noise:
             raise ConfigError("data.validation and noise are for data that is cut here: prepare your own arrays so")
-        participants = _own(data, model)
-        first = participants[0].train_set
+        splits = tuple(own_splits(data, config.model.classes, model.outputs if model else None))
+        participants = [Participant(split.train, split.test, k) for k, split in enumerate(splits)]
+        first, unused = splits[0].train, LeftOut(why=tuple(one_sided(splits)))
         config = replace(config, data=replace(config.data, source="arrays", participants=len(participants)))
-        resolved, left_out = resolve(config, first.shape, first.classes, model), (0, 0)
+        resolved = resolve(config, first.shape, first.classes, model)
     if model is None or model.classifies:
         check_several(participant.train_set for participant in participants)
-    return Prepared(resolved, model or network_of(resolved, threads), participants, left_out)
+    return Prepared(resolved, model or network_of(resolved, threads), participants, splits, unused)
 
 
-def prepare_gateway(config: RunConfig) -> tuple[RunConfig, Model]:
+def gateway_data(config: RunConfig) -> tuple[Split] | None:
+    """Return the data that a gateway has to open itself, to know the model's input shape and its classes' names.
+
+    None where the configuration gives both. Only labels are read. Raises DataError.
+    """
+    if config.model.input_shape is not None and isinstance(config.model.classes, tuple):
+        return None
+    return (open_data(config.data.source, shape=config.model.input_shape, seed=config.seed),)
+
+
+def prepare_gateway(config: RunConfig, data: tuple[Split] | None = None) -> tuple[RunConfig, Model]:
     """Return the resolved configuration and the network of a run whose data stays on the devices.
 
-    The gateway's own data is opened (labels only) where the configuration does not give model.input_shape and the names
-    in model.classes. Raises ConfigError and DataError.
+    data: what `gateway_data` returned, if it has been asked before. Raises ConfigError and DataError.
     """
     shape, classes = config.model.input_shape, config.model.classes
-    if shape is None or not isinstance(classes, tuple):
-        train = open_data(config.data.source, shape=shape, seed=config.seed).train
-        shape, classes = train.shape, train.classes
+    if found := data or gateway_data(config):
+        shape, classes = found[0].train.shape, found[0].train.classes
+    assert shape is not None  # or there would be data
+    assert isinstance(classes, tuple)
     resolved = resolve(config, shape, classes)
     return resolved, network_of(resolved)
 
@@ -143,15 +167,3 @@ def initial(network: Model, seed: int, init: str | Path | None) -> Vector:
             f"{network.layout.fingerprint}: give a model of the same network, input shape and classes"
         )
     return start.theta
-
-
-def _own(data: Sequence[tuple[Arrays, Arrays]], model: Model | None) -> list[Participant]:
-    if not data:
-        raise DataError("data is empty: give ((x_train, y_train), (x_test, y_test)) for one participant or more")
-    count = model.outputs if model else 1 + max(int(np.max(y)) for parts in data for _, y in parts)
-    classes = [str(i) for i in range(count)]
-
-    def own(arrays: Arrays) -> Dataset:
-        return from_arrays(*arrays, classes)
-
-    return [Participant(own(train), own(test), k) for k, (train, test) in enumerate(data)]

@@ -20,7 +20,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network. What is None is taken from the data."""
+    """The network. What is None is taken from the data. classes: names (of one's own arrays, too), or how many."""
 
     name: str = "cnn"
     input_shape: tuple[int, ...] | None = None

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -15,6 +15,7 @@ AROUND = " \t\r\n\u00a0\u3000\ufeff"
 # these: Persian, the languages of India and many emoji are not written without them.
 REFUSED_KINDS = ("Cc", "Cs", "Zl", "Zp")
 REFUSED = "\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+LISTED = 8  # names in a message; the others are counted
 
 
 def canonical(name: str) -> str:
@@ -52,6 +53,12 @@ def class_names_of(values: Iterable[Any]) -> tuple[str, ...]:
 def shown(text: str) -> str:
     """Return text, say a file's name, in which what cannot be shown is written as an escape."""
     return "".join(ascii(letter)[1:-1] if _is_refused(letter) else letter for letter in text)
+
+
+def listed(names: Sequence[Any]) -> str:
+    """Return names, or labels, for a message: the first few of many."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(map(str, names[:LISTED])) + more
 
 
 def _is_refused(letter: str) -> bool:

@@ -1,5 +1,8 @@
 """The command line: `edgemeta`. Nothing here imports NumPy before a command runs, so that help is quick."""
 
+import codecs
+import io
+import json
 import logging
 import os
 import signal
@@ -45,9 +48,26 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed while running, 2 wrong input, 130 interrupted."""
     for variable in ONE_THREAD:
         os.environ.setdefault(variable, "1")
+    _show_everything()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_status(arguments))
+
+
+def _show_everything() -> None:
+    """Have what an output's encoding cannot show, a file's name say, escaped instead of ending in an error.
+
+    It is escaped as in JSON, so that what --json prints stays JSON.
+    """
+
+    def escaped(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+    codecs.register_error("edgemeta", escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="edgemeta")
 
 
 def _status(arguments: Sequence[str] | None) -> int:

@@ -28,8 +28,13 @@ def compare(config: str, data: str | None, seeds: int, assignments: tuple[str, .
     from edgemeta.fed.plan import Plan
 
     settings, runs = settings_from(config, {"data.source": data}, assignments), []
+    said: list[str] = []
     for seed in range(settings.seed, settings.seed + seeds):
         prepared = api.prepare(replace(settings, seed=seed))
+        for line in prepared.left_out.why:
+            if line not in said:  # with most seeds it is the same
+                click.echo(line, err=True)
+                said.append(line)
         progress = Progress(Plan(prepared.config).last_round)
         hooks: dict[str, Any] = {"on_round": progress.on_round, "on_participant": progress.on_participant}
         run = api.start(prepared, jobs=jobs, **hooks).summary

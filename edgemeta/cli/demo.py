@@ -21,6 +21,8 @@ def demo() -> None:
 
     prepared = api.prepare(api.config_of("demo"))
     config, participants = prepared.config, prepared.participants
+    for line in prepared.left_out.why:
+        click.echo(line, err=True)
     click.echo(
         f"{len(participants)} participants with {len(participants[0].train_set)} small pictures each "
         f"({config.data.partition}), every one with a camera of its own.\n"

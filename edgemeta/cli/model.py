@@ -1,6 +1,7 @@
 """`edgemeta evaluate`, `adapt` and `predict`: what is done with a model file."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def adapt(model: Path, spec: str, out: Path, steps: int, lr: float, threads: int
 @options.threads
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def predict(model: Path, images: tuple[Path, ...], top: int, threads: int, as_json: bool) -> None:
-    """Say what MODEL sees in each IMAGE."""
+    """Say what MODEL sees in each IMAGE; files that are no pictures are named, and the exit status is then 2."""
     import numpy as np
 
     from edgemeta.data import read_picture
@@ -81,26 +82,37 @@ def predict(model: Path, images: tuple[Path, ...], top: int, threads: int, as_js
     if len(shape) != 3:
         raise DataError(f"{model} takes samples of shape {shape}: expected a model of pictures (H, W, C)")
     found: dict[str, list[dict[str, Any]]] = {}
+    unread = 0
     for image in images:
-        chances = trained.predict(read_picture(image, shape))[0]
+        try:
+            picture = read_picture(image, shape)
+        except DataError as error:
+            click.echo(f"Error: {error}", err=True)
+            unread += 1
+            continue
+        chances = trained.predict(picture)[0]
         best = np.argsort(-chances, kind="stable")[:top].tolist()
         found[str(image)] = [{"class": trained.classes[i], "probability": round(float(chances[i]), 6)} for i in best]
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
-        return
-    for name, guesses in found.items():
+    for name, guesses in found.items() if not as_json else ():
         click.echo(f"{name}: " + ", ".join(f"{guess['class']} {100 * guess['probability']:.1f}%" for guess in guesses))
+    if unread:
+        sys.exit(DataError.exit_status)
 
 
 def _open(path: Path, spec: str, threads: int) -> tuple[Any, Any, Any]:
     """Return the model and the training and test samples of `spec`, labelled as the model counts its classes."""
-    from edgemeta.data import open_data, with_classes
+    from edgemeta.data import Split, open_data, with_classes
+    from edgemeta.data.leftout import one_sided
     from edgemeta.meta import Samples, load_model
 
     trained = load_model(path, threads)
     split = open_data(spec, shape=trained.network.input_shape)
-    train, test = (Samples(*with_classes(part, trained.classes).load()) for part in (split.train, split.test))
-    return trained, train, test
+    known = Split(with_classes(split.train, trained.classes), with_classes(split.test, trained.classes))
+    for line in one_sided([known]):
+        click.echo(line, err=True)
+    return trained, Samples(*known.train.load()), Samples(*known.test.load())
 
 
 def _scores(scores: Mapping[str, float]) -> str:

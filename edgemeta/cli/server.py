@@ -45,6 +45,7 @@ def server(
 
     from edgemeta import api
     from edgemeta.cli.report import round_line
+    from edgemeta.data.fingerprint import fingerprint
     from edgemeta.fed.plan import Plan
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import run_gateway, signalled
@@ -53,7 +54,10 @@ def server(
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
     give_back_large_blocks()
-    resolved, network = api.prepare_gateway(settings)
+    opened = api.gateway_data(settings)
+    resolved, network = api.prepare_gateway(settings, opened)
+    data = opened and fingerprint(opened)
+    del opened  # with what was read of it
     last_round = Plan(resolved).last_round
 
     async def serve() -> int:
@@ -65,6 +69,7 @@ def server(
             ),
             tls=encryption,
             insecure=insecure,
+            data=data,
             on_round=lambda record: log.info("%s", round_line(record, last_round)),
         )
 

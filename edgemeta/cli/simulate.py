@@ -41,9 +41,8 @@ def simulate(
 
     finished = out is not None and (out / "summary.json").exists()
     prepared = api.prepare(settings, threads=threads)
-    if any(prepared.left_out):
-        training, test = prepared.left_out
-        click.echo(f"left out, to make participants equal: {training} training and {test} test samples", err=True)
+    for line in prepared.left_out.why:
+        click.echo(line, err=True)
     progress = Progress(Plan(prepared.config).last_round)
     result = api.start(prepared, out, init, jobs, on_round=progress.on_round, on_participant=progress.on_participant)
     if finished:

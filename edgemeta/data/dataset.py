@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgemeta.errors import DataError
 from edgemeta.names import canonical, class_names_of
+from edgemeta.nn.given import Labels, positions, read_labels, samples_of
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -96,15 +97,35 @@ class Split:
 def from_arrays(x: Any, y: Any, classes: Sequence[str] | None = None) -> Dataset:
     """Return one's own arrays as a Dataset.
 
-    x: (N, ...) uint8 pixels (grey ones may come without a channel axis) or finite floats; y: (N,) whole numbers,
-    indices into `classes`, whose names default to "0", "1", ... Raises DataError for anything else.
+    x: (N, ...), see `edgemeta.nn.given.samples_of`: pictures as bytes or from 0 to 1 (grey uint8 ones may come without
+    a channel axis), other samples as any finite numbers. y: a name for each sample, or a whole number (an index into
+    `classes`), as (N,), (N, 1) or one-hot rows. classes: the names, by default those of the labels in order, or "0",
+    "1", ... Raises DataError for anything else.
     """
-    x, y = _array(x, "x"), _array(y, "y")
-    check_samples(x.shape, x.dtype, len(y) if y.ndim else -1)
-    names = class_names(classes, y)
-    values = prepared(x)
-    labels = checked_labels(y, len(names))
+    values, given = samples_of(x), read_labels(y)
+    check_samples(values.shape, values.dtype, len(given.values))
+    names = names_of(given) if classes is None else class_names(classes)
+    labels = indices_of(given, names)
     return Dataset(labels, names, values.shape[1:], reader_of(lambda: values), every(len(labels)))
+
+
+def names_of(*given: Labels) -> tuple[str, ...]:
+    """Return the classes of labels that come without a list, their own names in order, or "0", "1", ...
+
+    Raises DataError where some are names and others numbers, and for a number too large to have so many classes.
+    """
+    there = [labels for labels in given if len(labels.values)]  # none are neither names nor numbers
+    if not any(labels.text for labels in there):
+        columns = [np.array([labels.columns - 1], np.int64) for labels in there if labels.columns]
+        return class_names(None, *(labels.values for labels in there), *columns)
+    if not all(labels.text for labels in there):
+        raise DataError("some labels are names and others numbers: expected names, or whole numbers, for all")
+    return class_names(sorted({name for labels in there for name in labels.values.tolist()}))
+
+
+def indices_of(given: Labels, names: Sequence[str]) -> Indices:
+    """Return labels as indices into `names`; raises DataError for those that are none."""
+    return positions(given, names) if given.text or given.columns else checked_labels(given.values, len(names))
 
 
 def reader_of(values: Callable[[], Array]) -> Read:
@@ -119,7 +140,7 @@ def every(count: int) -> Indices:
 
 def check_samples(shape: tuple[int, ...], dtype: np.dtype[Any], labels: int) -> None:
     """Raise DataError unless an array of this shape and dtype can hold the samples of so many labels."""
-    if dtype != np.uint8 and dtype.kind != "f":
+    if dtype.kind not in "biuf":
         raise DataError(f"x has dtype {dtype}: expected uint8 pixels or floats; convert it")
     if len(shape) < 2 or 0 in shape[1:]:
         raise DataError(f"x has shape {shape}: expected (N, ...), one row for each sample")
@@ -128,14 +149,8 @@ def check_samples(shape: tuple[int, ...], dtype: np.dtype[Any], labels: int) -> 
 
 
 def prepared(x: Array) -> Array:
-    """Return samples as they are kept: uint8 pixels (N, H, W, C), or float32; raises DataError where not finite."""
-    if x.dtype == np.uint8:
-        return x[..., np.newaxis] if x.ndim == 3 else x
-    with np.errstate(over="ignore"):
-        values = x.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise DataError("x has values that are not finite (or too large for float32): remove those samples")
-    return values
+    """Return samples as they are kept: uint8 pixels (N, H, W, C), or float32; raises DataError, see `samples_of`."""
+    return samples_of(x)
 
 
 def class_names(classes: Any, *labels: Array) -> tuple[str, ...]:
@@ -225,8 +240,8 @@ def describe(split: Split) -> dict[str, Any]:
 
 
 @contextmanager
-def told(where: Path) -> Iterator[None]:
-    """Say in a DataError which file or folder it is about."""
+def told(where: Path | str) -> Iterator[None]:
+    """Say in a DataError which file or folder, or whose part, it is about."""
     try:
         yield
     except DataError as error:
@@ -240,10 +255,3 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; expected a file that can be read") from None
-
-
-def _array(values: Any, name: str) -> Array:
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{name} is no array: {error}") from None

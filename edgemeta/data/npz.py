@@ -15,9 +15,10 @@ from edgemeta.data.dataset import (
     Split,
     Unused,
     check_samples,
-    checked_labels,
     class_names,
     every,
+    indices_of,
+    names_of,
     prepared,
     reader_of,
     split_by_content,
@@ -25,6 +26,7 @@ from edgemeta.data.dataset import (
 )
 from edgemeta.errors import DataError
 from edgemeta.names import shown
+from edgemeta.nn.given import Labels, read_labels
 
 HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -48,9 +50,9 @@ def open_npz(path: Path) -> Split:
         if known.setdefault(name.lower(), name) != name:
             raise DataError(f"{path} has {shown(known[name.lower()])} and {shown(name)}: leave one of them there")
     sides = [(known[f"x{ending}"], known[f"y{ending}"]) for ending in _endings(path, known)]
-    labels = [_labels(path, y) for _, y in sides]
+    labels = [_labels(path, x, y) for x, y in sides]
     with told(path):
-        names = class_names(_read(path, known["classes"]).ravel() if "classes" in known else None, *labels)
+        names = class_names(_read(path, known["classes"]).ravel()) if "classes" in known else names_of(*labels)
     parts = [_dataset(path, x, y, names) for (x, _), y in zip(sides, labels, strict=True)]
     others = [name for name in there if name not in {known.get("classes"), *sum(sides, ())}]
     unused = tuple(Unused(shown(name), _rows(path, name), "not asked for", "rows") for name in others)
@@ -81,9 +83,13 @@ def _endings(path: Path, known: Collection[str]) -> list[str]:
     return endings
 
 
-def _labels(path: Path, name: str) -> Array:
-    y = _read(path, name)
-    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # Keras' CIFAR has a column of labels
+def _labels(path: Path, x: str, y: str) -> Labels:
+    """Return the labels in the array called y: one for each sample of x, in any form that arrays may have."""
+    shape, dtype = _header(path, x)
+    given = _read(path, y)
+    with told(path):
+        check_samples(shape, dtype, len(given) if given.ndim else -1)
+        return read_labels(given, y)
 
 
 def _rows(path: Path, name: str) -> int:
@@ -91,11 +97,10 @@ def _rows(path: Path, name: str) -> int:
     return shape[0] if shape else 1
 
 
-def _dataset(path: Path, name: str, y: Array, names: tuple[str, ...]) -> Dataset:
+def _dataset(path: Path, name: str, y: Labels, names: tuple[str, ...]) -> Dataset:
     shape, dtype = _header(path, name)
     with told(path):
-        check_samples(shape, dtype, len(y) if y.ndim else -1)
-        labels = checked_labels(y, len(names))
+        labels = indices_of(y, names)
     sample = (*shape[1:], 1) if dtype == np.uint8 and len(shape) == 3 else shape[1:]
 
     @cache
@@ -103,7 +108,8 @@ def _dataset(path: Path, name: str, y: Array, names: tuple[str, ...]) -> Dataset
         x = _read(path, name)
         if x.shape != shape:
             raise DataError(f"{path} changed while it was in use: start again")
-        return prepared(x)
+        with told(path):
+            return prepared(x)
 
     return Dataset(labels, names, sample, reader_of(values), every(len(labels)))
 

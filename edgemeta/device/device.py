@@ -44,11 +44,12 @@ class Device:
 
     server: the gateway's URL; join: a join file instead, which says that, this device's name, the token that proves it
     and the certificate to trust. data: a SPEC (a folder is read again for each task, so it may grow), arrays (x, y) or
-    ((x_train, y_train), (x_test, y_test)) whose integer labels index the run's classes, or a function that returns
-    either. name: what the gateway calls this device; the host's name, when None. partition_id: of the data, take this
-    part under the run's partition. profile: a file of limits (`edgemeta.device.profile`; not its nice level, as the
-    process is the caller's). rng: draws the jitter between tries. Raises ConfigError for a malformed URL,
-    StorageError when the state directory cannot be written or another process uses it.
+    ((x_train, y_train), (x_test, y_test)) labelled by the names of the run's classes or by indices into them, or a
+    function that returns any of these. name: what the gateway calls this device; the host's name, when None.
+    partition_id: of the data, take this part under the run's partition. profile: a file of limits
+    (`edgemeta.device.profile`; not its nice level, as the process is the caller's). rng: draws the jitter between
+    tries. Raises ConfigError for a malformed URL, StorageError when the state directory cannot be written or another
+    process uses it.
     """
 
     def __init__(
@@ -137,14 +138,13 @@ class Device:
         """Return probabilities (classes,) of one image (H, W, C), or (B, classes) of a batch; needs no gateway.
 
         With the personalised model; before there is one, with the newest global model that has come. Raises DataError
-        when none has come yet, InputError for an image of another shape.
+        when none has come yet, and for an image of another shape, or whose values are neither bytes nor from 0 to 1.
         """
         self._personal = self._personal or in_use(self._state, self._run)
         if self._personal is None:
             raise DataError("no model has come from the gateway yet: call step() until a task has come")
-        image = np.asarray(image)
-        probabilities = self._personal.predict(image)
-        return probabilities[0] if image.ndim == len(self._personal.network.input_shape) else probabilities
+        probabilities, shape = self._personal.predict(image), self._personal.network.input_shape
+        return probabilities[0] if np.shape(image) in (shape, shape[:2]) else probabilities
 
     def adapt(self) -> None:
         """Make the personalised model anew, from the latest global model and this device's data as it is now.

@@ -1,17 +1,21 @@
 """A device's own data, in any of the forms in which a user or a script gives it."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgemeta.config import DataConfig
-from edgemeta.data import Dataset, Split, from_arrays, open_data, with_classes
+from edgemeta.data import Split, open_data, with_classes
+from edgemeta.data.arrays import PAIRS, is_pair, kind_of, own_samples, own_split
 from edgemeta.data.dataset import split_by_content
 from edgemeta.errors import DataError
-from edgemeta.fed.participants import Participant, divide
+from edgemeta.fed.participants import Participant, divide, left_over
 
-# A SPEC; ((x_train, y_train), (x_test, y_test)) or (x, y), integer labels being positions in the run's classes; or a
-# function that returns any of these.
+log = logging.getLogger("edgemeta")
+
+# A SPEC; ((x_train, y_train), (x_test, y_test)) or (x, y), labelled by the names of the run's classes or by positions
+# among them; or a function that returns any of these.
 Source = str | Path | tuple[Any, Any] | Callable[[], Any]
 
 
@@ -31,6 +35,8 @@ def own_part(
     train, test = with_classes(split.train, classes), with_classes(split.test, classes)
     if cut:
         participants, _ = divide(Split(train, test), data, seed)
+        for line in left_over(Split(train, test), participants, data).why:
+            log.warning("%s", line)
         if k >= len(participants):
             raise DataError(f"there is no part {k}: this run cuts its data into {len(participants)}, counted from 0")
         return participants[k]
@@ -40,22 +46,12 @@ def own_part(
 
 
 def _arrays(given: Any, classes: Sequence[str]) -> Split:
-    try:
-        first, second = given
-    except (TypeError, ValueError):
-        raise DataError(
-            f"data is {type(given).__name__}: expected a SPEC, (x, y), or ((x_train, y_train), (x_test, y_test))"
-        ) from None
-
-    def dataset(x: Any, y: Any) -> Dataset:
-        return from_arrays(x, y, classes)
-
-    if isinstance(first, tuple | list) and isinstance(second, tuple | list) and len(first) == len(second) == 2:
-        split = Split(dataset(*first), dataset(*second))
-        if split.train.shape != split.test.shape:
-            raise DataError(f"training samples of shape {split.train.shape} and test samples of {split.test.shape}")
-        return split
-    whole = dataset(first, second)
+    if not is_pair(given):
+        raise DataError(f"data is {kind_of(given)}: expected a SPEC, (x, y), or {PAIRS}")
+    if all(map(is_pair, given)):
+        return own_split(given, classes)
+    x, y = given
+    whole = own_samples(x, y, classes)
     if not len(whole):
         raise DataError("the data is empty: give samples with their labels")
     return split_by_content(whole, whole.digests(), "arrays")

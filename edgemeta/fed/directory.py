@@ -1,6 +1,7 @@
 """The run directory: what is on disk, in which order it gets there, and how a killed run finds its place again.
 
     run.toml               the whole configuration, as resolved
+    data.json              a fingerprint of the data
     progress.json          where the run is: the commit point, replaced atomically
     history.jsonl          one record a finished round
     model.safetensors      the latest global model
@@ -19,11 +20,14 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from edgemeta.config import RunConfig, config_from, differences, read_settings, to_toml
-from edgemeta.errors import ConfigError, StorageError
+from edgemeta.config import RunConfig
+from edgemeta.data.fingerprint import Fingerprint
+from edgemeta.errors import StorageError
+from edgemeta.fed.claim import claim
 from edgemeta.fed.progress import FORMAT, Progress
 from edgemeta.fed.scores import Record, Summary
 from edgemeta.storage import read_kept, storing, sync_folder, write_atomic, write_kept
@@ -33,11 +37,21 @@ class RunDirectory:
     """A run directory, opened and locked for one process; `close` lets it go.
 
     durable: what an open round has collected must survive a power cut, as devices will not send it again. A simulation
-    can make it again, so it saves the flushing, and drops what it finds on opening.
+    can make it again, so it saves the flushing, and drops what it finds on opening. data, elsewhere: see
+    `edgemeta.fed.claim`. facts: what the summary says besides the history's totals and scores.
     """
 
-    def __init__(self, path: Path, config: RunConfig, *, durable: bool = True) -> None:
-        self.path, self.durable = path, durable
+    def __init__(
+        self,
+        path: Path,
+        config: RunConfig,
+        *,
+        durable: bool = True,
+        data: Fingerprint | None = None,
+        elsewhere: bool = False,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path, self.durable, self._facts = path, durable, facts or {}
         with storing(path):
             (path / "rounds").mkdir(parents=True, exist_ok=True)
             self._lock = open(path / "lock", "wb")  # noqa: SIM115 - held open for as long as the run
@@ -47,7 +61,7 @@ class RunDirectory:
             self.close()
             raise StorageError(f"another process runs in {path}: wait for it, or give another folder") from None
         try:
-            self._claim(config)
+            claim(path, config, data, elsewhere=elsewhere)
         except BaseException:
             self.close()
             raise
@@ -137,24 +151,12 @@ class RunDirectory:
 
     def write_summary(self, summary: Summary) -> None:
         """Write the summary: its presence means that the run is finished."""
-        write_atomic(self.path / "summary.json", [json.dumps(summary, indent=2).encode(), b"\n"])
+        write_atomic(self.path / "summary.json", [json.dumps({**summary, **self._facts}, indent=2).encode(), b"\n"])
 
     def summary(self) -> Summary | None:
         """Return the summary of a finished run, or None."""
         path = self.path / "summary.json"
         return json.loads(path.read_text()) if path.exists() else None
-
-    def _claim(self, config: RunConfig) -> None:
-        path = self.path / "run.toml"
-        if path.exists():
-            differing = differences(config_from(read_settings(path)), config)
-            if differing:
-                raise ConfigError(
-                    f"{self.path} holds a run of another configuration ({'; '.join(differing)}): "
-                    "give another folder, or the same settings to go on"
-                )
-        else:
-            write_atomic(path, [to_toml(config).encode()])
 
     def _folder(self, round_number: int) -> Path:
         folder = self.path / "rounds" / f"{round_number:06d}"

@@ -1,5 +1,6 @@
 """Who has which data in an experiment: one data set cut into participants, with noise where it is asked for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from edgemeta.config import DataConfig
 from edgemeta.data import Dataset, Split, add_noise, partition
+from edgemeta.data.leftout import LeftOut, left_out
 from edgemeta.errors import DataError
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import Samples
@@ -66,6 +68,12 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
         noise = (data.label_noise, data.pixel_noise) if k in spoilt else (0.0, 0.0)
         participants.append(Participant(train.for_participant(k), test.for_participant(k), k, seed, *noise))
     return participants, parts.left_out
+
+
+def left_over(split: Split, participants: Sequence[Participant], data: DataConfig) -> LeftOut:
+    """Return which samples of a data set none of the participants has into which it was divided, and why."""
+    parts = [Split(participant.train_set, participant.test_set) for participant in participants]
+    return left_out(split, parts, validation=bool(data.validation))
 
 
 def _set_aside(train: Dataset, share: float, rng: np.random.Generator) -> tuple[Dataset, Dataset]:

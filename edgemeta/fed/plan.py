@@ -84,6 +84,11 @@ def resolve(
     )
     resolved = replace(config, model=model, server=server, phases=phases)
     complaints = [*_against_data(config.model, input_shape, classes), *_unknown_names(resolved)]
+    if network and network.loss == "cross-entropy" and network.outputs != len(classes):
+        said = f"the network has {network.outputs} outputs: the data has {len(classes)} classes"
+        complaints.append(f"{said}; if there are more, name all of them in model.classes")
+    if network and network.input_shape != input_shape:
+        complaints.append(f"the network takes {network.input_shape}: the data has samples of shape {input_shape}")
     complaints += _impossible(resolved, train)
     if len(classes) < 2 and network is None:
         complaints.append(f"there is one class ({''.join(classes)}): a run needs two or more to tell apart")
@@ -154,7 +159,10 @@ def _unknown_settings(config: RunConfig) -> list[str]:
 
 
 def _impossible(config: RunConfig, train: int) -> list[str]:
-    complaints = []
+    data, complaints = config.data, []
+    if train < 1:
+        said = f"data.held_out is {data.held_out} of {data.participants} participants"
+        return [f"{said}: leave one or more to train on"]
     for name in ("min_available_clients", "min_fit_clients"):
         value = getattr(config.server, name)
         if value > train:

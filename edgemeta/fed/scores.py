@@ -47,7 +47,11 @@ class Record(TypedDict):
 
 
 class Summary(TypedDict):
-    """A whole run: sums over its rounds, and the last scores."""
+    """A whole run: sums over its rounds, and the last scores.
+
+    left_out, of a simulation: how many samples of the data ("train", "test") no participant has, and "why", a list of
+    sentences, which also say which classes cannot be learned or scored.
+    """
 
     rounds: int
     seconds: float
@@ -56,6 +60,7 @@ class Summary(TypedDict):
     gradient_evaluations: int
     evaluation: NotRequired[Evaluation]
     evaluation_new: NotRequired[Evaluation]
+    left_out: NotRequired[dict[str, Any]]
 
 
 def new_record(round_number: int, phase: str, algorithm: str) -> Record:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from edgemeta.config import RunConfig
+from edgemeta.data.fingerprint import Fingerprint
+from edgemeta.data.leftout import LeftOut
 from edgemeta.fed.client import client_update
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory, write_parts
@@ -25,7 +27,10 @@ from edgemeta.nn.files import load_parameters
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run leads to. history: one record a round; model: the final global model; summary: totals and scores."""
+    """What a run leads to.
+
+    history: one record a round; model: the final global model; summary: totals, scores, and what was left out.
+    """
 
     history: list[Record]
     model: TrainedModel
@@ -54,16 +59,20 @@ def run(
     on_round: Callable[[Record], None] = lambda _: None,
     on_participant: Callable[[Work, int, int], None] = lambda *_: None,
     each: Callable[[Callable[[Task], Task], Iterable[Task]], Iterator[Task]] = map,
+    data: Fingerprint | None = None,
+    left_out: LeftOut | None = None,
 ) -> RunResult:
     """Run, or go on with, a resolved configuration; raises DivergedError when a loss is no longer finite.
 
     out: the run directory; None for a temporary one. theta: where a new run starts. on_round gets each record,
     on_participant each piece of work that is done (and how many of how many that is). each: how a function is applied
-    to the participants' tasks, say a process pool's map; the order of the results does not matter.
+    to the participants' tasks, say a process pool's map; the order of the results does not matter. data: of all
+    of it, by which the run directory knows it again. left_out: what of it nobody has.
     """
     place: AbstractContextManager[str] = tempfile.TemporaryDirectory() if out is None else nullcontext(str(out))
     with place as folder:
-        directory = RunDirectory(Path(folder), config, durable=False)
+        facts = {} if left_out is None else {"left_out": left_out.to_json()}
+        directory = RunDirectory(Path(folder), config, durable=False, data=data, facts=facts)
         try:
             coordinator = Coordinator(Plan(config), network, theta, directory, range(len(participants)), clock())
             shown = len(directory.history())

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from edgemeta.config import RunConfig
+from edgemeta.data.fingerprint import Fingerprint
 from edgemeta.errors import ConfigError
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory
@@ -44,15 +45,16 @@ async def run_gateway(
     on_round: Callable[[Record], None] = lambda _: None,
     tls: ssl.SSLContext | None = None,
     insecure: bool = False,
+    data: Fingerprint | None = None,
 ) -> int:
     """Serve a run, new or the one in `state`, until `stopped` has a result, and return that.
 
-    config: resolved. theta: where a new run starts. on_listening gets the port. tls, insecure: see `is_closed`. Raises
-    InputError when the address cannot be had, ConfigError when `state` holds another run or the gateway would be open
-    to a network, and StorageError.
+    config: resolved. theta: where a new run starts. on_listening gets the port. tls, insecure: see `is_closed`. data:
+    of what the configuration was resolved with, if that had to be opened. Raises InputError when the address cannot be
+    had, ConfigError when `state` holds another run or the gateway would be open to a network, and StorageError.
     """
     closed = is_closed(host, encrypted=tls is not None, insecure=insecure)
-    directory = RunDirectory(state, config)
+    directory = RunDirectory(state, config, data=data, elsewhere=data is None)
     try:
         roster = Roster(state / "roster.json", config.data.participants, secrets.token_hex(16))
         tokens = Tokens(state / DEVICES_FILE, required=closed)

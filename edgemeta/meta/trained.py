@@ -1,5 +1,6 @@
 """A model file in use: predict, adapt, save."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemeta.errors import DataError
-from edgemeta.meta.evaluation import SCORE_BATCH, adapt
+from edgemeta.errors import DataError, DivergedError, InputError, ModelFileError
+from edgemeta.meta.evaluation import LOSS_CEILING, SCORE_BATCH, adapt, score
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, softmax
 from edgemeta.nn.files import load_parameters, save_model
+from edgemeta.nn.given import positions, read_labels, refuse_numbers, samples_of, targets_of
+
+HIGHEST_LR = 1e38  # beyond it is what float32 cannot hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +31,11 @@ class TrainedModel:
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Return probabilities (B, classes), or the outputs (B, outputs) of a regression network.
 
-        images: (B, H, W, C), uint8 or float in [0, 1] (what the model was trained on, where that was no pictures);
-        one image without the batch's axis is taken as a batch of one. Raises InputError for another shape.
+        images: (B, H, W, C), whole numbers from 0 to 255 or floats from 0 to 1 (any finite numbers, where the model
+        takes no pictures), see `edgemeta.nn.given.samples_of`; one image without the batch's axis is taken as a batch
+        of one. Raises DataError for other values and for another shape.
         """
-        images = np.asarray(images)
-        batch = images[np.newaxis] if images.ndim == len(self.network.input_shape) else images
+        batch = samples_of(images, self.network.input_shape, "images")
         outputs = np.concatenate(
             [
                 self.network.forward(self.theta, batch[start : start + SCORE_BATCH])
@@ -52,30 +56,41 @@ class TrainedModel:
     ) -> "TrainedModel":
         """Return a model that took a few SGD steps on one's own samples.
 
-        images: (B, H, W, C); labels: (B,) class names or indices into `classes`, or a regression network's targets.
-        Raises DataError for a label that the model does not know, and when images and labels are not as many.
+        images: as `predict` takes them; labels: for each a class name or an index into `classes`, as (B,), (B, 1) or
+        one-hot rows, or a regression network's finite targets. Raises DataError for a label that the model does not
+        know, and when images and labels are not as many; InputError for settings that are no steps of SGD, and
+        DivergedError when what they lead to is not finite.
         """
-        x, y = np.asarray(images), np.asarray(labels)
+        _check_settings(steps, lr, batch_size, seed)
+        x = samples_of(images, self.network.input_shape, "images")
+        classifies = self.network.classifies
+        y = self._positions(labels) if classifies else targets_of(labels, "labels")
         if len(x) != len(y) or not len(x):
             raise DataError(f"{len(x)} images with {len(y)} labels: expected as many labels, and one or more")
-        support = Samples(x, self._indices(y) if self.network.classifies else y)
-        rng = np.random.default_rng(seed)
+        support, rng = Samples(x, y), np.random.default_rng(seed)
         theta = adapt(self.network, self.theta, support, steps=steps, lr=lr, batch_size=batch_size, rng=rng)
+        scored = score(self.network, theta, support.take(slice(SCORE_BATCH)))["loss"]
+        if not np.isfinite(theta).all() or (scored >= LOSS_CEILING and classifies):
+            raise DivergedError(f"adaptation diverged after {steps} steps: lower lr ({lr:g})")
         return replace(self, theta=theta)
 
     def save(self, path: str | Path) -> None:
-        """Write the model file, atomically."""
+        """Write the model file, atomically; raises DivergedError, and writes nothing, for what is not finite."""
         save_model(Path(path), self.network, self.theta, self.classes, self.round)
 
-    def _indices(self, labels: NDArray[Any]) -> NDArray[np.int64]:
-        given = labels.tolist()
-        by_index = labels.dtype.kind in "iu"
-        unknown = sorted(set(given) - set(range(len(self.classes)) if by_index else self.classes))
-        if unknown:
-            raise DataError(
-                f"the model does not know {', '.join(map(str, unknown))}: its classes are {', '.join(self.classes)}"
-            )
-        return np.array(given if by_index else [self.classes.index(label) for label in given], np.int64)
+    def _positions(self, labels: Any) -> NDArray[np.int64]:
+        given = read_labels(labels, "labels")
+        refuse_numbers(given, self.classes)
+        return positions(given, self.classes)
+
+
+def _check_settings(steps: int, lr: float, batch_size: int, seed: int) -> None:
+    for name, number, least in (("steps", steps, 0), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < least:
+            raise InputError(f"{name} is {number!r}: expected a whole number from {least}")
+    real = isinstance(lr, int | float | np.integer | np.floating) and not isinstance(lr, bool)
+    if not real or not 0 < lr < HIGHEST_LR:  # not, so that NaN is refused
+        raise InputError(f"lr is {lr!r}: expected a finite number above 0")
 
 
 def load_model(path: str | Path, threads: int = 1) -> TrainedModel:
@@ -83,6 +98,8 @@ def load_model(path: str | Path, threads: int = 1) -> TrainedModel:
 
     threads: how many share the model's work; any number gives the same bits.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ModelFileError(f"a model file is named by its path, and not by {path!r}")
     network, theta, classes, round_number = load_parameters(Path(path))
     network.threads = threads
     return TrainedModel(network, theta, classes, round_number)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemeta.errors import InputError, ModelFileError
+from edgemeta.errors import DivergedError, InputError, ModelFileError
 from edgemeta.names import canonical
 from edgemeta.nn.layout import Shape, Vector
 from edgemeta.nn.model import Model, Normalization, layers_from
@@ -110,10 +110,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Array], Mapping[str, str]]:
 def save_model(path: Path, model: Model, theta: Vector, classes: Sequence[str], round_number: int) -> None:
     """Write a model file, atomically, in float32. Equal arguments give equal bytes: no timestamp enters it.
 
-    Raises InputError when a classifier's class names are not as many as its outputs, StorageError when it cannot write.
+    Raises InputError when a classifier's class names are not as many as its outputs, DivergedError for parameters that
+    are not finite, which nothing could load, and StorageError when it cannot write.
     """
     metadata = model_metadata(model, classes, round_number)
-    write_atomic(path, encode_tensors(model.layout.views(theta.astype(np.float32, copy=False)), metadata))
+    with np.errstate(over="ignore"):
+        theta = theta.astype(np.float32, copy=False)
+    if not np.isfinite(theta).all():
+        raise DivergedError(f"{path} is not written: the parameters are not all finite; lower lr")
+    write_atomic(path, encode_tensors(model.layout.views(theta), metadata))
 
 
 def model_metadata(model: Model, classes: Sequence[str], round_number: int) -> dict[str, str]:

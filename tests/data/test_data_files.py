@@ -231,6 +231,36 @@ def test_npz_without_test_arrays_is_split_by_content_and_may_grow(tmp_path):
     assert not samples(after.train) & samples(after.test)
 
 
+@pytest.mark.parametrize("x", [X, X.astype(np.int64), X.astype(np.uint16)])
+@pytest.mark.parametrize("form", ["names", "one-hot", "column", "floats"])
+def test_npz_samples_and_labels_in_any_form(tmp_path, x, form):
+    forms = {"names": np.array(["ant", "bee", "cow"])[Y], "one-hot": np.eye(3)[Y], "column": Y[:, np.newaxis]}
+    y = (forms | {"floats": Y.astype(np.float32)})[form]
+    np.savez(tmp_path / "a.npz", x=x, y=y, x_test=x[:6], y_test=y[:6])
+    split = open_data(str(tmp_path / "a.npz"))
+    assert split.train.classes == (("ant", "bee", "cow") if form == "names" else ("0", "1", "2"))
+    pixels, labels = split.train.load()
+    assert (pixels.dtype, labels.tolist()) == (np.uint8, Y.tolist())
+    assert (pixels == X).all()
+    np.savez(tmp_path / "a.npz", x=x, y=y, x_test=x[:6], y_test=y[:6], classes=["cow", "bee", "ant"])
+    split = open_data(str(tmp_path / "a.npz"))  # names by name, anything else by place
+    assert split.test.labels.tolist() == ([2, 1, 0] * 2 if form == "names" else [0, 1, 2] * 2)
+
+
+def test_npz_whole_numbers_are_places_in_its_classes_whatever_these_are_called(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X, y=Y, x_test=X, y_test=Y, classes=["3", "7", "9"])
+    assert open_data(str(tmp_path / "a.npz")).train.labels.tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize(
+    ("x", "said"), [(X.astype(np.float32), "floats from 0 to 255"), (X.astype(np.int16) - 9, "whole numbers from -9")]
+)
+def test_npz_pictures_that_are_neither_bytes_nor_from_0_to_1_are_refused(tmp_path, x, said):
+    np.savez(tmp_path / "a.npz", x=x, y=Y, x_test=x, y_test=Y)
+    with pytest.raises(DataError, match=rf"a\.npz: .*{said}"):
+        open_data(str(tmp_path / "a.npz")).test.load()
+
+
 def test_npz_of_floats_and_of_grey_pictures(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=X[:, 0, :, 0] / 7, y=Y)
@@ -257,7 +287,7 @@ def test_npz_of_floats_and_of_grey_pictures(tmp_path):
         ({"x": X, "y": Y * 10**9}, "without a list of classes"),
         ({"x": X, "y": Y, "classes": np.array(["a", "b"])}, "expected 0 to 1 for 2"),
         ({"x": X, "y": Y, "classes": np.array(["a", "b", "a"])}, "must differ"),
-        ({"x": X.astype(np.int64), "y": Y}, "int64: expected uint8 pixels or floats"),
+        ({"x": X * 1j, "y": Y}, "complex128: expected uint8 pixels or floats"),
         ({"x": X[:, 0, 0, 0], "y": Y}, "expected .*one row"),
         ({"x": X[:, :0], "y": Y}, "expected .*one row"),
         ({"x": X[0, 0, 0, 0], "y": Y}, "expected .*one row"),
@@ -304,11 +334,11 @@ def test_damaged_npz_files_are_refused(tmp_path):
 
 
 def test_from_arrays():
-    data = from_arrays(X.astype(np.float64) / 2, Y.tolist(), ["ant", "bee", "cow"])
+    data = from_arrays(X.astype(np.float64) / 256, Y.tolist(), ["ant", "bee", "cow"])
     assert (len(data), data.shape, data.classes) == (60, (4, 5, 3), ("ant", "bee", "cow"))
     x, y = data.take(Y == 1).load()
     assert (x.dtype, y.dtype) == (np.float32, np.int64)
-    assert (x == X[1::3].astype(np.float32) / 2).all()
+    assert (x == X[1::3].astype(np.float32) / 256).all()
     assert (y == 1).all()
     assert from_arrays(X, Y).classes == ("0", "1", "2")
 
@@ -317,12 +347,13 @@ def test_from_arrays():
     ("x", "y", "said"),
     [
         (X, Y[:5], "60 samples and y 5"),
-        (X, ["ant"] * 60, "whole numbers"),
+        (X, ["ant"] * 60, "does not know ant: its classes are a, b, c"),
         (X, Y + 0.5, "whole numbers"),
         (X, Y + 8, "expected 0 to 2"),
         (np.full(X.shape, np.inf), Y, "not finite"),
         (np.full((60, 2), 1e300), Y, "too large"),
-        (X.astype(np.int32), Y, "int32"),
+        (X.astype(np.int32) - 1, Y, "whole numbers from -1"),
+        (X.astype(np.float64), Y, "floats from 0 to 255"),
         ([[1.0], [2.0, 3.0]], [0, 1], "no array"),
         (3.0, 1, "one row"),
     ],
