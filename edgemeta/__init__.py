@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from edgemeta import nn as nn
     from edgemeta.api import simulate as simulate
     from edgemeta.config import RunConfig as RunConfig
+    from edgemeta.device.device import Device as Device
     from edgemeta.fed.simulation import RunResult as RunResult
     from edgemeta.meta.trained import TrainedModel as TrainedModel
     from edgemeta.meta.trained import load_model as load_model
-    from edgemeta.net.device import Device as Device
 
 _HOMES = {
-    "Device": "edgemeta.net.device",
+    "Device": "edgemeta.device.device",
     "RunConfig": "edgemeta.config",
     "RunResult": "edgemeta.fed.simulation",
     "TrainedModel": "edgemeta.meta.trained",

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.config import RunConfig, config_from, read_settings
-from edgemeta.data import Dataset, from_arrays, open_data
+from edgemeta.data import Dataset, check_several, from_arrays, open_data
 from edgemeta.errors import ConfigError, DataError
-from edgemeta.fed import Participant, RunResult, divide, network_of, resolve, run
 from edgemeta.fed.comparison import alone, fedavg_of
+from edgemeta.fed.participants import Participant, divide
+from edgemeta.fed.plan import network_of, resolve
+from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
 from edgemeta.meta import load_model
 from edgemeta.nn import Model, Vector
@@ -76,7 +78,7 @@ def name_of(config: RunConfig) -> str:
     return ", then ".join(dict.fromkeys(phase.algorithm for phase in config.phases))
 
 
-def baselines(prepared: Prepared, jobs: int = 1, **hooks: Any) -> dict[str, dict[str, Any]]:
+def baselines(prepared: Prepared, jobs: int = 1, **hooks: Any) -> dict[str, Mapping[str, Any]]:
     """Return the summaries of plain FedAvg, and of everyone training alone, on a run's budget of gradients."""
     plain = replace(prepared, config=fedavg_of(prepared.config))
     theta = prepared.network.init(prepared.config.seed)
@@ -111,6 +113,8 @@ def prepare(
         first = participants[0].train_set
         config = replace(config, data=replace(config.data, source="arrays", participants=len(participants)))
         resolved, left_out = resolve(config, first.shape, first.classes, model), (0, 0)
+    if model is None or model.classifies:
+        check_several(participant.train_set for participant in participants)
     return Prepared(resolved, model or network_of(resolved, threads), participants, left_out)
 
 

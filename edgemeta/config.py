@@ -1,29 +1,21 @@
-"""Settings: frozen records, read from TOML, checked for type and range with every complaint shown at once.
+"""Settings: frozen records, read from TOML and checked (`edgemeta.records`).
 
 The names of models, learners, partitions and the like are checked where those live (`edgemeta.fed.plan` collects
 them); what follows from the data (input shape, classes) is filled in there too.
 """
 
-import difflib
 import json
-import math
-import sys
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
 from edgemeta.errors import ConfigError
+from edgemeta.names import canonical
+from edgemeta.records import number, read_record
 
 PRESETS = Path(__file__).parent / "presets"
-Record = TypeVar("Record")
-
-
-def _number(default: Any, low: float, high: float = math.inf, *, above: bool = False) -> Any:
-    """A field with a range: `low` itself is allowed unless `above`."""
-    return field(default=default, metadata={"low": low, "high": high, "above": above})
 
 
 @dataclass(frozen=True)
@@ -35,19 +27,23 @@ class ModelConfig:
     classes: tuple[str, ...] | int | None = None
     loss: str = "cross-entropy"
 
+    def __post_init__(self) -> None:
+        if isinstance(self.classes, tuple):  # one name has one form, wherever it comes from
+            object.__setattr__(self, "classes", tuple(map(canonical, self.classes)))
+
 
 @dataclass(frozen=True)
 class DataConfig:
     """Where samples come from and who has which. Shares are 0 to 1; pixel_noise is a sigma in the pixel range 0..1."""
 
     source: str = "synthetic"
-    participants: int = _number(10, 1, 100_000)
-    held_out: int = _number(0, 0)
+    participants: int = number(10, 1, 100_000)
+    held_out: int = number(0, 0)
     partition: str = "shards:2"
-    validation: float = _number(0.0, 0, 0.9)
-    label_noise: float = _number(0.0, 0, 1)
-    pixel_noise: float = _number(0.0, 0, 1)
-    noisy_participants: float = _number(1.0, 0, 1)
+    validation: float = number(0.0, 0, 0.9)
+    label_noise: float = number(0.0, 0, 1)
+    pixel_noise: float = number(0.0, 0, 1)
+    noisy_participants: float = number(1.0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -56,38 +52,42 @@ class PhaseConfig:
 
     name: str = ""
     algorithm: str = "fedavg"
-    rounds: int = _number(20, 0)
-    local_steps: int | None = _number(None, 1)
-    local_epochs: int | None = _number(None, 1)
-    batch_size: int = _number(32, 1)
-    lr: float = _number(0.02, 0, above=True)
-    momentum: float = _number(0.0, 0, 1)
-    weight_decay: float = _number(0.0, 0)
-    lr_decay: float = _number(1.0, 0, 1, above=True)
-    inner_lr: float = _number(0.05, 0, above=True)
-    inner_steps: int = _number(1, 1)
+    rounds: int = number(20, 0)
+    local_steps: int | None = number(None, 1)
+    local_epochs: int | None = number(None, 1)
+    batch_size: int = number(32, 1)
+    lr: float = number(0.02, 0, above=True)
+    momentum: float = number(0.0, 0, 1)
+    weight_decay: float = number(0.0, 0)
+    lr_decay: float = number(1.0, 0, 1, above=True)
+    inner_lr: float = number(0.05, 0, above=True)
+    inner_steps: int = number(1, 1)
+    upload: str = "float32"
+    settings: Mapping[str, float] = field(default_factory=dict)  # of the algorithm, as its row declares them
 
 
 @dataclass(frozen=True)
 class ServerConfig:
     """How rounds are opened and closed. What is None follows from the number of training participants."""
 
-    fraction_fit: float = _number(1.0, 0, 1, above=True)
-    min_available_clients: int | None = _number(None, 1)
-    min_fit_clients: int | None = _number(None, 1)
-    round_deadline_s: float = _number(600.0, 0, above=True)
+    fraction_fit: float = number(1.0, 0, 1, above=True)
+    min_available_clients: int | None = number(None, 1)
+    min_fit_clients: int | None = number(None, 1)
+    round_deadline_s: float = number(600.0, 0, above=True)
     optimizer: str = "sgd"
     aggregator: str = "mean"
+    optimizer_settings: Mapping[str, float] = field(default_factory=dict)
+    aggregator_settings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """When and how the global model is scored. grid: further (steps, support) pairs."""
 
-    every: int = _number(5, 1)
-    adapt_steps: int = _number(5, 0)
-    adapt_lr: float = _number(0.05, 0, above=True)
-    support: int = _number(100, 1)
+    every: int = number(5, 1)
+    adapt_steps: int = number(5, 0)
+    adapt_lr: float = number(0.05, 0, above=True)
+    support: int = number(100, 1)
     grid: tuple[tuple[int, int], ...] = ()
 
 
@@ -99,7 +99,7 @@ FEDERATED = PhaseConfig(name="federated", algorithm="fedavg", local_steps=10)
 class RunConfig:
     """Everything that decides a run's result."""
 
-    seed: int = _number(0, 0, 2**63 - 1)
+    seed: int = number(0, 0, 2**63 - 1)
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     phases: tuple[PhaseConfig, ...] = (META_TRAINING, FEDERATED)
@@ -110,7 +110,7 @@ class RunConfig:
 def config_from(settings: Mapping[str, Any]) -> RunConfig:
     """Return a checked RunConfig; raises ConfigError that lists every unknown key, wrong type and wrong value."""
     complaints: list[str] = []
-    config: RunConfig = _record(RunConfig, settings, "", complaints)
+    config = read_record(RunConfig, settings, "", complaints)
     for i, phase in enumerate(config.phases):
         if phase.local_steps and phase.local_epochs:
             complaints.append(f"phases.{i} has local_steps and local_epochs: give one of them")
@@ -127,15 +127,6 @@ def config_from(settings: Mapping[str, Any]) -> RunConfig:
     if complaints:
         raise ConfigError("; ".join(complaints))
     return config
-
-
-def record_from(kind: type[Record], settings: Mapping[str, Any]) -> Record:
-    """Return one checked record, say a PhaseConfig that came over the wire; raises ConfigError."""
-    complaints: list[str] = []
-    record: Record = _record(kind, settings, "", complaints)
-    if complaints:
-        raise ConfigError("; ".join(complaints))
-    return record
 
 
 def read_settings(source: str | Path) -> dict[str, Any]:
@@ -183,7 +174,7 @@ def assign(settings: dict[str, Any], text: str) -> None:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Return nested dicts and lists, without the settings that are None."""
+    """Return nested dicts and lists, without the settings that are None or an empty table."""
     return _plain(asdict(config))  # type: ignore[no-any-return]
 
 
@@ -205,77 +196,6 @@ def differences(a: RunConfig, b: RunConfig) -> list[str]:
     return [f"{key}: {left.get(key)!r} and {right.get(key)!r}" for key in keys if left.get(key) != right.get(key)]
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return a hint at what an unknown name may have been meant to be."""
-    close = difflib.get_close_matches(name, known, 1)
-    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
-
-
-def _record(kind: Any, settings: Any, path: str, complaints: list[str]) -> Any:
-    """Build the dataclass `kind` from a table, appending to `complaints` whatever is wrong with it."""
-    if not isinstance(settings, Mapping):
-        complaints.append(f"{path[:-1] or 'the configuration'} is {settings!r}: expected a table")
-        return kind()
-    known = [entry.name for entry in fields(kind)]
-    complaints += [f"unknown setting '{path}{key}': {nearest(key, known)}" for key in settings if key not in known]
-    hints, values = get_type_hints(kind), {}
-    for entry in fields(kind):
-        if entry.name in settings:
-            try:
-                values[entry.name] = _value(hints[entry.name], settings[entry.name], path + entry.name, complaints)
-                _check_range(values[entry.name], entry.metadata)
-            except ValueError as error:
-                complaints.append(f"{path}{entry.name} is {settings[entry.name]!r}: {error}")
-                values.pop(entry.name, None)
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, path: str, complaints: list[str]) -> Any:
-    """Return `value` as the type `hint`; raises ValueError that says what was expected."""
-    if is_dataclass(hint):
-        return _record(hint, value, f"{path}.", complaints)
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError("expected a list")
-        kinds = get_args(hint)
-        if kinds[-1] is not Ellipsis and len(value) != len(kinds):
-            raise ValueError(f"expected a list of {len(kinds)}")
-        return tuple(_value(kinds[0], item, f"{path}.{i}", complaints) for i, item in enumerate(value))
-    if get_origin(hint) is UnionType:
-        return _union([kind for kind in get_args(hint) if kind is not NoneType], value, path, complaints)
-    if hint is float and type(value) in (int, float):
-        if not abs(value) <= sys.float_info.max:  # NaN, infinity, or a whole number that no float can hold
-            raise ValueError("expected a finite number")
-        return float(value)
-    if type(value) is not hint:
-        raise ValueError(f"expected {({int: 'a whole number', float: 'a number', str: 'a string'})[hint]}")
-    if hint is str and any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError("expected text that UTF-8 can hold")
-    return value
-
-
-def _union(kinds: list[Any], value: Any, path: str, complaints: list[str]) -> Any:
-    """Return `value` as the first of `kinds` that it fits; None stands for 'not set'."""
-    if value is None:
-        return None
-    errors = []
-    for kind in kinds:
-        try:
-            return _value(kind, value, path, complaints)
-        except ValueError as error:
-            errors.append(str(error))
-    raise ValueError(" or ".join(errors))
-
-
-def _check_range(value: Any, metadata: Mapping[str, Any]) -> None:
-    if not metadata or value is None:
-        return
-    low, high, above = metadata["low"], metadata["high"], metadata["above"]
-    if value < low or value > high or (above and value == low):
-        upper = f" and at most {high:g}" if high < math.inf else ""
-        raise ValueError(f"expected {'more than' if above else 'at least'} {low:g}{upper}")
-
-
 def _item(items: list[Any], part: str, key: str) -> Any:
     if not part.isdecimal() or int(part) >= len(items):
         raise ConfigError(f"'{key}': there is no item '{part}' in a list of {len(items)}, counted from 0")
@@ -284,7 +204,7 @@ def _item(items: list[Any], part: str, key: str) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
+        return {key: _plain(item) for key, item in value.items() if item is not None and item != {}}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
@@ -298,4 +218,6 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 # JSON's strings, numbers and lists are TOML's too, but for two: infinities, which are refused on reading, and the
 # control character 127, which TOML wants escaped.
 def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_toml(key)} = {_toml(item)}' for key, item in value.items())} }}"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

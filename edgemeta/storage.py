@@ -1,12 +1,20 @@
 """Files that are either old or new after a power cut, never half of each."""
 
 import errno
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from edgemeta.errors import StorageError
+from edgemeta.errors import ConfigError, StorageError
+from edgemeta.records import Record, record_from
+
+
+class Damaged(ConfigError):
+    """A file that a program keeps for itself is not what it wrote."""
 
 
 @contextmanager
@@ -38,6 +46,42 @@ def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, private: bo
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def write_kept(path: Path, record: Any, form: str, *, private: bool = False) -> None:
+    """Write a record, a dataclass, as a file for `read_kept`."""
+    text = json.dumps({"format": form, **asdict(record)}, indent=1)
+    write_atomic(path, [text.encode()], private=private)
+
+
+def read_kept(path: Path, kind: type[Record], form: str, advice: str) -> Record | None:
+    """Return the record that a program keeps for itself in a JSON file, or None where there is no file.
+
+    form: "edgemeta-NAME/N", the newest format that is understood. A file of an older one may lack keys: they have the
+    record's defaults; one without a format is the oldest. advice: what to do about a damaged one. Raises Damaged for
+    it, ConfigError for a newer format by its name, and StorageError when the file is there and cannot be read.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}; let this user read it") from error
+    name, _, newest = form.partition("/")
+    try:
+        kept = json.loads(text)
+        if not isinstance(kept, dict):
+            raise ValueError("it is no JSON object")
+        there, _, said = str(kept.pop("format", form)).partition("/")
+        if there != name or not said.isdecimal():
+            raise ValueError(f"its format is not '{form}'")
+        if int(said) <= int(newest):
+            return record_from(kind, kept)
+    except (ValueError, RecursionError, ConfigError) as error:
+        raise Damaged(f"{path} is damaged ({error}): {advice}") from None
+    raise ConfigError(
+        f"{path} is of format '{name}/{said}', and this edgemeta knows up to '{form}': install a newer one"
+    )
 
 
 def _owners_only(path: str, flags: int) -> int:

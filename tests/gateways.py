@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import socket
 import struct
 import threading
 import time
@@ -12,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from edgemeta.config import config_from
-from edgemeta.fed import resolve
-from edgemeta.net.server import run_gateway
+from edgemeta.fed.plan import resolve
+from edgemeta.gateway.server import run_gateway
+from edgemeta.link.address import is_loopback
 from edgemeta.nn import Dense, Model
 
 NETWORK = Model([Dense(2)], (3,))  # 3 * 2 weights + 2 biases: 8 parameters
 SIZE = 8
 SCORES = {"loss": 1.0, "accuracy": 0.5}
+
+ACCEPTED = (200, {"accepted": True})
 
 
 def key_of(name: str) -> str:
@@ -109,7 +113,7 @@ class Gateway:
     ) -> None:
         self.path, self.network = path, more.pop("network", NETWORK)
         self.host = more.pop("host", "127.0.0.1")
-        self.access = {"tls": more.pop("tls", None), "closed": more.pop("closed", False)}
+        self.access = {"tls": more.pop("tls", None), "insecure": more.pop("insecure", False)}
         settings = {
             "data": {"participants": participants, "held_out": held_out},
             "phases": [{"rounds": rounds, "name": "federated"}],
@@ -179,3 +183,21 @@ def wait_for(condition: Any, seconds: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.01)
+
+
+def refused(answer):
+    """Return (status, reason) of a refusal, which always says more than that."""
+    status, said = answer
+    assert said["detail"]
+    return status, said["error"]
+
+
+def own_address():
+    """Return an address of this machine that is not loopback, or None; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            address = probe.getsockname()[0]
+        except OSError:
+            return None
+    return None if is_loopback(address) else address

@@ -1,7 +1,6 @@
 """Real gateways and devices in processes of their own, for several tests."""
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,21 +8,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from runs import environment, without_seconds
+import taught as taught_learners
+from runs import without_seconds
 
+from edgemeta.bench.loopback import Process, start
 from edgemeta.config import config_from, to_toml
-from edgemeta.meta.learners import GradientAt, Learner
 
 SPEC = "synthetic:samples=120,size=8"
+RUN = """
+[model]
+name = "mlp"
+input_shape = [3]
+classes = ["a", "b"]
+[data]
+participants = 2
+[[phases]]
+rounds = 2
+"""
 
 
-def _counting(model: Any, vectors: Any, batches: Any, recipe: Any, workspace: Any) -> Any:
-    return [], {"theta": GradientAt(vectors["theta"], batches[0]), "count": np.full(1, -1 / recipe.lr, np.float32)}
-
-
-# A learner that counts its own steps in a vector that never travels.
-COUNTING = Learner(_counting, lambda _: 1, lambda _: 1, "none", {"count": lambda _: np.zeros(1, np.float32)})
+def taught(*arguments: object, log: Path) -> Process:
+    """Start the command line with the learners of `taught.py`; what it says on standard error goes to `log`."""
+    command = [sys.executable, taught_learners.__file__, *map(str, arguments)]
+    with open(log, "a") as file:
+        return Process(command, stdout=subprocess.PIPE, stderr=file, text=True)
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> Path:
@@ -33,22 +41,7 @@ def write_config(folder: Path, settings: dict[str, Any]) -> Path:
     return path
 
 
-def start(*arguments: object, log: Path | None = None, **how: Any) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own; standard error goes to the end of `log`."""
-    command = [sys.executable, "-m", "edgemeta", *map(str, arguments)]
-    with open(log or "/dev/null", "a") as errors:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(), **how)
-
-
-def start_gateway(config: Path, state: Path, port: int = 0, log: Path | None = None) -> tuple[Any, int]:
-    """Start a gateway and return its process and port."""
-    process = start("server", "--config", config, "--port", port, "--state", state, log=log)
-    found = re.search(r":(\d+)$", process.stdout.readline().strip())
-    assert found, "the gateway did not start"
-    return process, int(found[1])
-
-
-def end(*processes: subprocess.Popen[str]) -> None:
+def end(*processes: Process) -> None:
     """Kill and reap."""
     for process in processes:
         process.kill()
@@ -56,11 +49,13 @@ def end(*processes: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def gateway(config: Path, state: Path) -> Iterator[str]:
-    """Run a gateway for a while, and give its URL."""
-    process, port = start_gateway(config, state)
+def server(folder: Path, *options: object, config: str = RUN) -> Iterator[tuple[Process, int | None]]:
+    """Run `edgemeta server` in a folder of its own, and give the process and its port, if it listens without TLS."""
+    (folder / "run.toml").write_text(config)
+    process = start("server", "--config", "run.toml", "--port", 0, *options, log=folder / "log", cwd=folder)
     try:
-        yield f"http://127.0.0.1:{port}"
+        line = process.stdout.readline()
+        yield process, int(line.rpartition(":")[2]) if line.startswith("listening on http://") else None
     finally:
         end(process)
 

@@ -1,6 +1,5 @@
 """Small runs and real processes that several tests share."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,16 +19,10 @@ TINY: dict[str, Any] = {
 }
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of a process that runs this checkout."""
-    root = str(Path(__file__).parent.parent)
-    return os.environ | {"PYTHONPATH": root, "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
-
-
 def command_line(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "edgemeta", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment(), timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
 
 
 def without_seconds(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,11 +21,11 @@ from edgemeta.config import (
     default_settings,
     differences,
     read_settings,
-    record_from,
     to_dict,
     to_toml,
 )
 from edgemeta.errors import ConfigError
+from edgemeta.records import record_from
 
 
 def complaint(settings: Any) -> str:
@@ -201,6 +201,7 @@ def rates(low: float, high: float, above: bool = False) -> st.SearchStrategy[flo
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
 optional_counts = st.none() | st.integers(1, 10**6)
+tables = st.dictionaries(texts, rates(0, 1e300), max_size=3)
 phases = st.builds(
     PhaseConfig,
     texts,
@@ -215,6 +216,8 @@ phases = st.builds(
     rates(0, 1, True),
     rates(0, 1e300, True),
     st.integers(1, 100),
+    texts,
+    tables,
 )
 configs = st.builds(
     RunConfig,
@@ -227,7 +230,14 @@ configs = st.builds(
     ),
     st.builds(DataConfig, texts, st.integers(10, 1000), st.integers(0, 9), texts, rates(0, 0.9), *[rates(0, 1)] * 3),
     st.lists(phases, min_size=1, max_size=3).map(tuple),
-    st.builds(ServerConfig, rates(0, 1, True), optional_counts, optional_counts, rates(0, 1e300, True), texts, texts),
+    st.builds(
+        ServerConfig,
+        rates(0, 1, True),
+        optional_counts,
+        optional_counts,
+        rates(0, 1e300, True),
+        *[texts, texts, tables, tables],
+    ),
     st.builds(
         EvaluationConfig,
         st.integers(1, 99),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import gateway, write_config
-from runs import environment
+from processes import write_config
 
 import edgemeta
+from edgemeta.bench.loopback import gateway
 
 DEVICES = Path(edgemeta.__file__).parent.parent / "devices"
 
@@ -28,7 +28,7 @@ def run_of(folder, shape, classes, local_steps=4):
 
 def script(name, *arguments, cwd, status=0):
     command = [sys.executable, str(DEVICES / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment(), timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -41,7 +41,7 @@ def assert_finished(folder):
 
 def test_the_camera_learns_from_a_folder_that_grows(tmp_path):
     config = run_of(tmp_path, (32, 32, 3), ("empty", "visitor"))
-    with gateway(config, tmp_path / "served") as url:
+    with gateway(config, tmp_path / "served") as (_, url):
         done = script("camera.py", "--server", url, "--every", 0.01, cwd=tmp_path)
     assert_finished(tmp_path)
     assert "no camera (" in done.stderr
@@ -59,7 +59,7 @@ def test_the_sensor_learns_from_recorded_windows(tmp_path):
     (shaking,) = (tmp_path / "recordings").glob("shaking-*.npz")
     assert np.load(shaking)["x"].shape == (40, 64, 3)
     script("sensor.py", "--label", "still", cwd=tmp_path)
-    with gateway(config, tmp_path / "served") as url:
+    with gateway(config, tmp_path / "served") as (_, url):
         done = script("sensor.py", "--server", url, cwd=tmp_path)
     assert_finished(tmp_path)
     assert "the machine is still" in done.stdout  # what it measures is made up, at rest
@@ -67,7 +67,7 @@ def test_the_sensor_learns_from_recorded_windows(tmp_path):
 
 def test_buttons_teach(tmp_path):
     config = run_of(tmp_path, (32, 32, 3), ("bad", "good"))
-    with gateway(config, tmp_path / "served") as url:
+    with gateway(config, tmp_path / "served") as (_, url):
         done = script("button.py", "--server", url, cwd=tmp_path)
     assert_finished(tmp_path)
     assert "no buttons (" in done.stderr
@@ -79,11 +79,11 @@ def test_buttons_teach(tmp_path):
 def test_a_duty_cycled_node_does_a_step_each_time_it_wakes(tmp_path):
     config = run_of(tmp_path, (8, 8, 3), ("disc", "ring"))
     data = ("--data", "synthetic:samples=60,size=8,classes=2")
-    with gateway(config, tmp_path / "served") as url:
+    with gateway(config, tmp_path / "served") as (_, url):
         steps = []
         for _ in range(30):
             command = [sys.executable, str(DEVICES / "duty_cycle.py"), "--server", url, *data, "--once", "--every", "7"]
-            done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60)
+            done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
             steps.append(done.stderr.strip())
             if done.returncode == 3:
                 break

@@ -10,40 +10,64 @@ import pytest
 import edgemeta
 
 ROOT = Path(edgemeta.__file__).parent
+GROUND = {"errors", "records", "names", "config", "storage", "logs"}
+CORE = GROUND | {"nn", "data", "meta", "fed"}
 BELOW = {  # room -> the rooms that it may use
     "errors": set(),
-    "storage": {"errors"},
-    "config": {"errors"},
-    "nn": {"errors", "config", "storage"},
-    "data": {"errors", "config", "storage", "nn"},
-    "meta": {"errors", "config", "storage", "nn"},
+    "logs": set(),
+    "jobs": set(),
+    "records": {"errors"},
+    "storage": {"errors", "records"},
+    "names": {"errors"},
+    "config": {"errors", "records", "names"},
+    "nn": GROUND,
+    "data": GROUND | {"nn"},
+    "meta": GROUND | {"nn"},
+    "fed": GROUND | {"nn", "data", "meta"},
+    "http": GROUND,
+    "link": GROUND,
+    "gateway": CORE | {"http", "link"},  # the two wings know nothing of each other
+    "device": CORE | {"link"},
+    "api": CORE | {"jobs"},
+    "bench": CORE,
+    "cli": CORE | {"gateway", "device", "link", "api", "jobs", "bench"},
 }
-BELOW["fed"] = {*BELOW, "errors"}
-BELOW["net"] = {*BELOW}
-BELOW["api"] = {*BELOW, "jobs"} - {"net"}
-BELOW["jobs"] = set()
-BELOW["bench"] = {"errors", "nn"}
-BELOW["contenders"] = {"nn"}
-BELOW["against"] = {"errors", "bench", "contenders"}
-BELOW["cli"] = {*BELOW}
-STANDARD = {"nn": {"numpy"}, "data": {"numpy", "PIL"}, "meta": {"numpy"}, "fed": {"numpy"}, "net": {"numpy"}}
-STANDARD |= {"cli": {"numpy", "click"}, "api": {"numpy"}, "bench": {"numpy"}}
-STANDARD |= {"contenders": {"numpy", "torch"}}
+OTHERS = {"data": {"PIL"}, "bench": {"torch"}, "cli": {"click"}}  # beside NumPy and the standard library
+MOST_LINES = 320
 FILES = sorted(ROOT.rglob("*.py"))
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
-    """Return (module, whether at module level) of every import in a file."""
+    """Return (module, whether at module level) of every import in a file, relative ones as what they stand for."""
     tree = ast.parse(path.read_text())
     tree.body = [node for node in tree.body if "TYPE_CHECKING" not in ast.dump(node) or not isinstance(node, ast.If)]
     top = set(ast.walk(ast.Module([node for node in tree.body if not isinstance(node, ast.FunctionDef)], [])))
+    package = ["edgemeta", *path.relative_to(ROOT).parts[:-1]]
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [(alias.name, node in top) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found += [(f"{node.module}.{alias.name}", node in top) for alias in node.names]
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            found += [(f"{module}.{alias.name}", node in top) for alias in node.names]
     return found
+
+
+def test_every_way_to_write_an_import_is_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    (tmp_path / "device").mkdir()
+    path = tmp_path / "device" / "loop.py"
+    ways = (
+        "from edgemeta import gateway",
+        "from .. import http",
+        "from ..fed.plan import Plan",
+        "from .calls import x",
+    )
+    path.write_text("\n".join(ways))
+    assert [module for module, _ in imports(path)] == [
+        *("edgemeta.gateway", "edgemeta.http", "edgemeta.fed.plan.Plan", "edgemeta.device.calls.x")
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -56,13 +80,27 @@ def test_a_room_imports_only_the_rooms_below_it(path):
         if head == "edgemeta":
             assert rest[0] == room or rest[0] == "__version__" or rest[0] in BELOW[room], f"{path} imports {module}"
         else:
-            assert head in sys.stdlib_module_names or head in STANDARD.get(room, ()), f"{path} imports {module}"
+            known = sys.stdlib_module_names | {"numpy"} | OTHERS.get(room, set())
+            assert head in known, f"{path} imports {module}"
         if head in ("PIL", "torch"):
             assert not at_top, f"{path} imports {head} before it is needed"
         assert head not in ("pickle", "marshal", "shelve"), f"{path} imports {module}"
+        if room in ("http", "link", "jobs"):
+            assert head != "numpy", f"{path} imports {module}"
         if room == "fed":
             assert head not in ("socket", "ssl", "asyncio", "threading", "time"), f"{path} imports {module}"
             assert module != "numpy.random", f"{path} imports {module}"
+
+
+def test_no_room_is_above_a_fifth_and_no_module_too_long():
+    lines = {path: len(path.read_text().splitlines()) for path in FILES}
+    assert not [path for path, count in lines.items() if count > MOST_LINES]
+    rooms: dict[str, int] = {}
+    for path, count in lines.items():
+        first, *inside = path.relative_to(ROOT).parts
+        if inside:
+            rooms[first] = rooms.get(first, 0) + count
+    assert max(rooms.values()) < sum(lines.values()) / 5, rooms
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -87,3 +125,24 @@ def test_importing_the_package_is_light():
 
 def test_help_needs_no_numpy():
     assert "numpy" not in loaded_by("import edgemeta.cli")
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"import sys; {code}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {name for name in done.stdout.split() if name.startswith("edgemeta.")}
+
+
+def test_a_device_loads_no_coordinator_and_no_gateway():
+    loaded = modules_after("import edgemeta; edgemeta.Device; import edgemeta.cli; edgemeta.cli.commands.commands")
+    assert "edgemeta.device.device" in loaded
+    rooms = {name.split(".")[1] for name in loaded}
+    assert not rooms & {"gateway", "http", "api", "bench", "jobs", "page"}
+    fed = {name.removeprefix("edgemeta.fed.") for name in loaded if name.startswith("edgemeta.fed.")}
+    assert not fed & {"coordinator", "directory", "simulation", "aggregate", "plan", "selection", "server_step"}
+
+
+def test_a_gateway_loads_no_device():
+    loaded = modules_after("import edgemeta.gateway.server")
+    assert "edgemeta.fed.coordinator" in loaded
+    assert not {name for name in loaded if name.startswith("edgemeta.device")}

@@ -9,10 +9,11 @@ import re
 import time
 
 import pytest
-from processes import SPEC, assert_same_run, end, start, start_gateway, write_config
+from processes import SPEC, assert_same_run, end, write_config
 from runs import TINY
 
 import edgemeta
+from edgemeta.bench.loopback import start, start_gateway
 
 KILLS = int(os.environ.get("EDGEMETA_KILLS", "32"))
 SEED = int(os.environ.get("EDGEMETA_KILLS_SEED", "1"))
@@ -35,15 +36,16 @@ def test_killed_at_random_moments_it_ends_with_the_right_bits(tmp_path, processe
     settings = TINY | {"phases": phases}
     config = write_config(tmp_path, settings | {"evaluation": TINY["evaluation"] | {"every": 4}})
     reference = edgemeta.simulate(config, out=tmp_path / "simulated")
-    served, port = tmp_path / "served", 0
+    served, url = tmp_path / "served", ""
 
     def begin(who):
-        nonlocal port
+        nonlocal url
         if who == DEVICES:
-            processes[who], port = start_gateway(config, served, port, tmp_path / "log-gateway")
+            port = url.rpartition(":")[2] or 0  # once it is known, the same again
+            processes[who], url = start_gateway(config, served, "--port", port)
             return
         processes[who] = start(
-            *("client", "--server", f"http://127.0.0.1:{port}", "--data", SPEC, "--partition-id", who),
+            *("client", "--server", url, "--data", SPEC, "--partition-id", who),
             *("--state", tmp_path / f"device{who}", "--name", f"board-{who}"),
             log=tmp_path / f"log-{who}",
         )
@@ -71,7 +73,7 @@ def test_killed_at_random_moments_it_ends_with_the_right_bits(tmp_path, processe
         assert "Traceback" not in text
         assert edgemeta.load_model(tmp_path / f"device{who}" / "personal.safetensors").round == reference.model.round
         assert_nothing_accepted_was_asked_for_again(text)
-    assert "Traceback" not in (tmp_path / "log-gateway").read_text()
+    assert "Traceback" not in (tmp_path / "served.log").read_text()
 
 
 def assert_nothing_accepted_was_asked_for_again(text: str) -> None:

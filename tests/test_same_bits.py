@@ -1,15 +1,20 @@
 """One gateway and its devices, in processes of their own, end with the bits of the run in one process."""
 
 import random
+import time
 
 import pytest
-from processes import SPEC, assert_same_run, end, gateway, start, write_config
+from processes import SPEC, assert_same_run, end, taught, write_config
 from runs import TINY
+from taught import SHARING
 
 import edgemeta
 from edgemeta.api import config_of
+from edgemeta.bench.loopback import gateway, records, start
 from edgemeta.data import open_data
-from edgemeta.fed import divide
+from edgemeta.fed.participants import divide
+from edgemeta.meta.learners import LEARNERS
+from edgemeta.nn.files import read_tensors
 
 NOISY = TINY | {
     "data": TINY["data"] | {"validation": 0.2, "label_noise": 0.2, "pixel_noise": 0.1, "noisy_participants": 0.5},
@@ -23,7 +28,7 @@ def test_the_same_bits_as_a_simulation(tmp_path, settings):
     edgemeta.simulate(config, out=tmp_path / "simulated")
     order = list(range(4))
     random.Random(1).shuffle(order)  # a participant's number is what it asked for, not when it came
-    with gateway(config, tmp_path / "served") as url:
+    with gateway(config, tmp_path / "served") as (_, url):
         devices = [
             start(
                 *("client", "--server", url, "--data", SPEC, "--partition-id", k),
@@ -46,8 +51,11 @@ def test_the_personalised_model_is_the_one_that_was_scored_after_adaptation(tmp_
     """With one participant, the spread of the history is that participant's score."""
     one = {"source": SPEC, "participants": 1, "partition": "iid"}
     config = write_config(tmp_path, TINY | {"data": one})
-    with gateway(config, tmp_path / "served") as url:
-        device = start(*("client", "--server", url, "--data", SPEC, "--state", tmp_path / "d", "--partition-id", 0))
+    with gateway(config, tmp_path / "served") as (_, url):
+        device = start(
+            *("client", "--server", url, "--data", SPEC, "--state", tmp_path / "d", "--partition-id", 0),
+            log=tmp_path / "log",
+        )
         assert device.wait(timeout=30) == 0
         end(device)
 
@@ -57,3 +65,44 @@ def test_the_personalised_model_is_the_one_that_was_scored_after_adaptation(tmp_
     right = own.predict(participant.test.x).argmax(axis=1) == participant.test.y
     history = edgemeta.simulate(config).history
     assert right.mean() == history[-1]["evaluation"]["after"]["accuracy"]["mean"]
+
+
+STATEFUL = TINY | {
+    "phases": [
+        {"algorithm": "fedavg", "rounds": 1, "local_steps": 2, "batch_size": 4},
+        {"algorithm": "sharing", "rounds": 4, "local_steps": 3, "batch_size": 4, "upload": "float16"},
+    ],
+    "server": {"optimizer": "adam", "optimizer_settings": {"lr": 0.01}},
+}
+
+
+def test_the_same_bits_when_the_server_keeps_state_and_two_vectors_travel_through_kills(tmp_path, monkeypatch):
+    monkeypatch.setitem(LEARNERS, "sharing", SHARING)
+    config, served, log = write_config(tmp_path, STATEFUL), tmp_path / "served", tmp_path / "log"
+    edgemeta.simulate(config, out=tmp_path / "simulated")
+    arguments = ("server", "--config", config, "--state", served)
+    server = taught(*arguments, "--port", 0, log=log)
+    url = server.stdout.readline().split()[-1]
+    devices = [
+        taught(
+            *("client", "--server", url, "--data", SPEC, "--partition-id", k),
+            *("--state", tmp_path / f"device{k}", "--name", f"board-{k}"),
+            log=log,
+        )
+        for k in range(4)
+    ]
+    try:
+        for finished in (1, 3, 4):
+            while not (served / "history.jsonl").exists() or len(records(served, 0)) < finished:
+                time.sleep(0.01)
+            end(server)
+            server = taught(*arguments, "--port", url.rpartition(":")[2], log=log)
+        assert [device.wait(timeout=30) for device in devices] == [0, 0, 0, 0], log.read_text()
+    finally:
+        end(server, *devices)
+    assert_same_run(served, tmp_path / "simulated")
+    (state,) = served.glob("rounds/*/server.safetensors")
+    kept = read_tensors(state)[0]
+    assert kept["shared.count"].tolist() == [12.0] * 3  # four rounds of three steps, by everyone
+    assert set(kept) == {"shared.count", "optimizer.mean", "optimizer.square"}
+    assert state.read_bytes() == next((tmp_path / "simulated").glob("rounds/*/server.safetensors")).read_bytes()

@@ -11,6 +11,8 @@ import pytest
 from edgemeta.errors import StorageError
 from edgemeta.storage import storing, write_atomic
 
+pytestmark = pytest.mark.board
+
 
 def test_parts_are_written_one_after_the_other(tmp_path: Path) -> None:
     path = tmp_path / "file"

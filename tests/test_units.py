@@ -7,12 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from processes import SPEC, end, gateway, start, write_config
+from processes import SPEC, end, write_config
 from runs import TINY
 
 import edgemeta
+from edgemeta.bench.loopback import gateway, start
 from edgemeta.cli import commands
-from edgemeta.net.notify import notify, watchdog_s
+from edgemeta.link.notify import notify, watchdog_s
 
 DEVICES = Path(edgemeta.__file__).parent.parent / "devices"
 UNITS = ["edgemeta-server.service", "edgemeta-client.service"]
@@ -52,7 +53,7 @@ def manager(tmp_path, monkeypatch):
 
 def test_gateway_and_device_say_that_they_are_ready_and_alive(tmp_path, manager):
     config = write_config(tmp_path, TINY)
-    with gateway(config, tmp_path / "served") as url:
+    with gateway(config, tmp_path / "served") as (_, url):
         assert {manager.recv(100) for _ in range(4)} == {b"READY=1", b"WATCHDOG=1"}
     manager.setblocking(False)
     with suppress(BlockingIOError):  # what the gateway has said since

@@ -18,13 +18,13 @@ from edgemeta.cli import options
 def bench(model: str, batch: int, threads: int, against: str | None, as_json: bool) -> None:
     """Measure a training step of a model on random pictures: time, memory, start-up."""
     if against:
-        from edgemeta.against import against_torch, table
+        from edgemeta.bench.against import against_torch, table
 
         compared = against_torch(lambda title: click.echo(f"measuring: {title}", err=True))
         click.echo(json.dumps(compared) if as_json else table(compared))
         return
 
-    from edgemeta.bench import measure
+    from edgemeta.bench.machine import measure
 
     facts = measure(model, batch, threads)
     if as_json:

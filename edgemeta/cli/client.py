@@ -45,10 +45,10 @@ def client(
     """Take part in a gateway's run as a device, until the run is over; a gateway that is away is waited for."""
     if (server is None) == (join is None):
         raise click.UsageError("give the gateway as --server URL, or a join file as --join FILE")
-    from edgemeta.net.device import Device
-    from edgemeta.net.notify import notify
-    from edgemeta.net.profile import Profile, be_nice, read_profile
-    from edgemeta.net.seldom import Seldom
+    from edgemeta.device.device import Device
+    from edgemeta.device.profile import Profile, be_nice, read_profile
+    from edgemeta.link.notify import notify
+    from edgemeta.logs import Seldom
 
     limits = read_profile(profile) if profile else Profile()
     be_nice(limits.nice)

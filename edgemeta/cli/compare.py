@@ -25,7 +25,7 @@ def compare(config: str, data: str | None, seeds: int, assignments: tuple[str, .
     """Run a configuration beside FedAvg with the same adaptation, and everyone alone, on one budget of gradients."""
     from edgemeta import api
     from edgemeta.cli.report import Progress
-    from edgemeta.fed import Plan
+    from edgemeta.fed.plan import Plan
 
     settings, runs = settings_from(config, {"data.source": data}, assignments), []
     for seed in range(settings.seed, settings.seed + seeds):

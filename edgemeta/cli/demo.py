@@ -17,7 +17,7 @@ def demo() -> None:
     from edgemeta.cli.compare import comparison_table
     from edgemeta.cli.report import Progress
     from edgemeta.config import to_toml
-    from edgemeta.fed import Plan
+    from edgemeta.fed.plan import Plan
 
     prepared = api.prepare(api.config_of("demo"))
     config, participants = prepared.config, prepared.participants
@@ -40,11 +40,11 @@ def demo() -> None:
     )
 
 
-def _over_http(folder: Path, count: int, source: str, progress: Any) -> dict[str, Any]:
+def _over_http(folder: Path, count: int, source: str, progress: Any) -> Any:
     """Run a gateway and `count` devices to the end, showing each round, and return the run's summary."""
+    from edgemeta.bench.loopback import device, ended, gateway, records
     from edgemeta.errors import EdgemetaError
     from edgemeta.fed.scores import summarize
-    from edgemeta.net.loopback import device, ended, gateway, records
 
     with ExitStack() as stack:
         server, url = stack.enter_context(gateway(folder / "run.toml", folder / "gateway"))

@@ -27,8 +27,8 @@ def doctor(
     """
     if (server is None) == (join is None):
         raise click.UsageError("give the gateway's URL, or a join file as --join FILE")
-    from edgemeta.net.doctor import examine
-    from edgemeta.net.profile import Profile, read_profile
+    from edgemeta.device.doctor import examine
+    from edgemeta.device.profile import Profile, read_profile
 
     limits = read_profile(profile) if profile else Profile()
     findings = []

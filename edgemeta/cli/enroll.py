@@ -22,15 +22,13 @@ STATE = options.state("The gateway's run directory; it may be running.")
 @STATE
 def enroll(name: str, url: str | None, trust: Path | None, state: Path) -> None:
     """Let a device take part: write NAME.join, to be copied to it. Again: a new token, the old one until it is used."""
-    from edgemeta.net.address import is_loopback
-    from edgemeta.net.calls import host_of
-    from edgemeta.net.enrolment import enroll_device
+    from edgemeta.gateway.enrolment import enroll_device
 
     made = enroll_device(state, name, url, trust, Path(), time.time())
     click.echo(f"{made.path}: copy it to the device, as 'edgemeta client --join {made.path}', and remove it here")
     if made.rotated:
         click.echo(f"its earlier token stays good until '{name}' has joined with this one", err=True)
-    if made.url.startswith("http:") and not (host_of(made.url) == "localhost" or is_loopback(host_of(made.url))):
+    if made.overheard:
         click.echo(f"Warning: {made.url} is not encrypted, so who listens on the way gets this token too", err=True)
 
 
@@ -38,7 +36,7 @@ def enroll(name: str, url: str | None, trust: Path | None, state: Path) -> None:
 @STATE
 def devices(state: Path) -> None:
     """List the devices that were enrolled: name, when, participant if it has joined."""
-    from edgemeta.net.enrolment import list_devices
+    from edgemeta.gateway.enrolment import list_devices
 
     listed = list_devices(state)
     for device in listed:
@@ -54,8 +52,8 @@ def devices(state: Path) -> None:
 @STATE
 def revoke(name: str, state: Path) -> None:
     """Shut a device out, from its next request on: its tokens and its session."""
-    from edgemeta.fed.tokens import DEVICES_FILE
-    from edgemeta.fed.tokens import revoke as revoke_tokens
+    from edgemeta.gateway.tokens import DEVICES_FILE
+    from edgemeta.gateway.tokens import revoke as revoke_tokens
 
     had = revoke_tokens(state / DEVICES_FILE, name)
     click.echo(f"'{name}' is shut out" if had else f"'{name}' was shut out before")
@@ -66,8 +64,8 @@ def revoke(name: str, state: Path) -> None:
 @STATE
 def tls(hosts: tuple[str, ...], state: Path) -> None:
     """Make the gateway's certificate (by the openssl program); again: for other names, and no join file changes."""
-    from edgemeta.net.certificates import make_certificates, own_hosts
-    from edgemeta.net.enrolment import TLS
+    from edgemeta.gateway.certificates import make_certificates, own_hosts
+    from edgemeta.gateway.enrolment import TLS
 
     named = hosts or tuple(own_hosts())
     new = make_certificates(state / TLS, named, time.time())
@@ -80,7 +78,7 @@ def tls(hosts: tuple[str, ...], state: Path) -> None:
 @STATE
 def operator_token(state: Path) -> None:
     """Make the token that opens the status pages from other machines, and print it this once."""
-    from edgemeta.net.enrolment import make_operator_token
+    from edgemeta.gateway.enrolment import make_operator_token
 
     click.echo(make_operator_token(state))
     click.echo("keep it; an earlier one is good no longer. It is sent as 'Authorization: Bearer TOKEN'", err=True)

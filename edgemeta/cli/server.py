@@ -7,7 +7,6 @@ import click
 
 from edgemeta.cli import options
 from edgemeta.cli.settings import settings_from
-from edgemeta.net.address import is_loopback
 
 
 @click.command()
@@ -36,16 +35,9 @@ def server(
     It speaks TLS where `edgemeta tls` has made a certificate, or --cert gives one. Beyond this machine it has to, and
     devices have to be enrolled; --insecure waives both.
     """
-    from edgemeta.net.enrolment import tls_of
+    from edgemeta.gateway.enrolment import tls_of
 
     encryption = tls_of(state, cert, key)
-    closed = not (insecure or host == "localhost" or is_loopback(host))
-    if closed and encryption is None:
-        raise click.UsageError(
-            f"--host {host} is open to other machines, and there is no certificate for encryption: make one by "
-            f"'edgemeta tls --state {state}' and let devices in by 'edgemeta enroll', or use 127.0.0.1, or add "
-            "--insecure where every machine of the network may listen and take part"
-        )
     settings = settings_from(config, {}, assignments)
 
     import asyncio
@@ -53,9 +45,9 @@ def server(
 
     from edgemeta import api
     from edgemeta.cli.report import round_line
-    from edgemeta.fed import Plan
-    from edgemeta.net.memory import give_back_large_blocks
-    from edgemeta.net.server import run_gateway, signalled
+    from edgemeta.fed.plan import Plan
+    from edgemeta.gateway.memory import give_back_large_blocks
+    from edgemeta.gateway.server import run_gateway, signalled
 
     logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s", force=True)
     log = logging.getLogger("edgemeta")
@@ -72,7 +64,7 @@ def server(
                 f"listening on http{'s' if encryption else ''}://{f'[{host}]' if ':' in host else host}:{got}"
             ),
             tls=encryption,
-            closed=closed,
+            insecure=insecure,
             on_round=lambda record: log.info("%s", round_line(record, last_round)),
         )
 

@@ -37,7 +37,7 @@ def simulate(
 
     from edgemeta import api
     from edgemeta.cli.report import Progress, spread_rows, table
-    from edgemeta.fed import Plan
+    from edgemeta.fed.plan import Plan
 
     finished = out is not None and (out / "summary.json").exists()
     prepared = api.prepare(settings, threads=threads)

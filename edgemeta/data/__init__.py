@@ -1,6 +1,6 @@
 """Data: readers, the built-in synthetic set, partitions and noise. Only labels are read until pixels are used."""
 
-from edgemeta.data.dataset import Dataset, Split, describe, from_arrays, with_classes
+from edgemeta.data.dataset import Dataset, Split, check_several, describe, from_arrays, with_classes
 from edgemeta.data.noise import add_noise
 from edgemeta.data.partitions import Partition, parse_partition, partition
 from edgemeta.data.pictures import read_picture
@@ -11,6 +11,7 @@ __all__ = [
     "Partition",
     "Split",
     "add_noise",
+    "check_several",
     "describe",
     "from_arrays",
     "open_data",

@@ -1,9 +1,9 @@
 """Samples that are known by their labels and read when they are used."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import DataError
+from edgemeta.names import canonical, class_names_of
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -65,13 +66,31 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Unused:
+    """Something that lies beside the samples and is left out. count: of files, or of an array's rows (unit)."""
+
+    name: str
+    count: int
+    why: str
+    unit: str = "files"
+
+    def __str__(self) -> str:
+        number = f"{self.count} {self.unit if self.count != 1 else self.unit[:-1]}"
+        return f"{self.name} ({number}, {self.why})"
+
+
+@dataclass(frozen=True)
 class Split:
-    """Training and test samples with the same classes and shape. skipped: files that could not be used."""
+    """Training and test samples with the same classes and shape.
+
+    skipped: files in the classes' folders that could not be used. unused: what else was found and left out.
+    """
 
     train: Dataset
     test: Dataset
     kind: str = "arrays"
     skipped: int = 0
+    unused: tuple[Unused, ...] = ()
 
 
 def from_arrays(x: Any, y: Any, classes: Sequence[str] | None = None) -> Dataset:
@@ -120,22 +139,28 @@ def prepared(x: Array) -> Array:
 
 
 def class_names(classes: Any, *labels: Array) -> tuple[str, ...]:
-    """Return the names given, or else "0", "1", ... for as many classes as there are labels; raises DataError."""
+    """Return the names given, or else "0", "1", ... for as many classes as there are labels; raises DataError.
+
+    A name is text, or bytes in UTF-8; see `edgemeta.names` for what it may be. It is returned in Unicode's form NFC.
+    """
     if classes is not None:
-        names = tuple(str(name) for name in classes)
-        if len(set(names)) != len(names) or not all(names):
-            raise DataError(f"class names must differ and not be empty: these are {', '.join(map(repr, names))}")
-        return names
+        if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
+            raise DataError(f"classes is {classes!r}: expected a list of names")
+        return class_names_of(classes)
     highest = max((int(y.max()) for y in labels if y.size and y.dtype.kind in "iu"), default=0)
     if highest >= MAX_UNNAMED_CLASSES:
         raise DataError(f"label {highest}: without a list of classes, labels must be below {MAX_UNNAMED_CLASSES}")
     return tuple(str(number) for number in range(highest + 1))
 
 
-def check_several(classes: Sequence[str], where: Path) -> None:
-    """Raise DataError unless there are two classes or more to tell apart."""
-    if len(classes) < 2:
-        raise DataError(f"{where} has one class ({''.join(classes)}): expected two or more to tell apart")
+def check_several(parts: Iterable[Dataset]) -> None:
+    """Raise DataError unless the samples of all parts together are of two classes or more.
+
+    One device may have a single class, so readers take it; a run of one class in all has nothing to tell apart.
+    """
+    found = sorted({part.classes[i] for part in parts for i in np.unique(part.labels).tolist()})
+    if len(found) < 2:
+        raise DataError(f"all samples are of one class ({''.join(found)}): expected two or more to tell apart")
 
 
 def checked_labels(y: Array, classes: int) -> Indices:
@@ -152,7 +177,9 @@ def class_counts(labels: Indices, classes: int) -> NDArray[np.int64]:
     return np.bincount(labels.astype(np.intp), minlength=classes).astype(np.int64)  # intp: bincount's index on 32 bits
 
 
-def split_by_content(data: Dataset, digests: Sequence[str], kind: str, skipped: int = 0) -> Split:
+def split_by_content(
+    data: Dataset, digests: Sequence[str], kind: str, skipped: int = 0, unused: tuple[Unused, ...] = ()
+) -> Split:
     """Return a split in which a sample's own content (its hexadecimal digest) decides on which side it is.
 
     About a sixth is for testing. A set may grow: no sample ever changes sides, and equal ones are on the same side.
@@ -165,24 +192,25 @@ def split_by_content(data: Dataset, digests: Sequence[str], kind: str, skipped: 
             f"{len(data)} samples are too few to set some aside by their content (all fell on the {side} side): "
             "add samples, or give training and test data apart"
         )
-    return Split(data.take(~test), data.take(test), kind, skipped)
+    return Split(data.take(~test), data.take(test), kind, skipped, unused)
 
 
 def with_classes(data: Dataset, classes: Sequence[str]) -> Dataset:
     """Return the samples labelled by position in `classes`, a model's, by name; it may have more than the data.
 
-    Raises DataError that names the classes which the model does not know.
+    Names are compared in canonical form. Raises DataError that names the classes which the model does not know.
     """
-    used = [data.classes[i] for i in np.unique(data.labels).tolist()]
-    unknown = [name for name in used if name not in classes]
-    if unknown:
+    known: dict[str, int] = {}
+    for number, name in enumerate(classes):
+        known.setdefault(canonical(name), number)
+    numbers = np.array([known.get(canonical(name), -1) for name in data.classes], np.int64)
+    if unknown := [data.classes[i] for i in np.unique(data.labels).tolist() if numbers[i] < 0]:
         raise DataError(f"the model does not know {', '.join(unknown)}: its classes are {', '.join(classes)}")
-    numbers = [classes.index(name) if name in classes else -1 for name in data.classes]
-    return replace(data, labels=np.array(numbers, np.int64)[data.labels], classes=tuple(classes))
+    return replace(data, labels=numbers[data.labels], classes=tuple(classes))
 
 
 def describe(split: Split) -> dict[str, Any]:
-    """Return a summary, ready for JSON: kind, shape, sizes, skipped files, and samples of each class."""
+    """Return a summary, ready for JSON: kind, shape, sizes, what is left out, and samples of each class."""
     count = len(split.train.classes)
     train, test = (class_counts(part.labels, count).tolist() for part in (split.train, split.test))
     return {
@@ -191,8 +219,18 @@ def describe(split: Split) -> dict[str, Any]:
         "train": len(split.train),
         "test": len(split.test),
         "skipped": split.skipped,
+        "unused": [asdict(unused) for unused in split.unused],
         "classes": {name: {"train": train[i], "test": test[i]} for i, name in enumerate(split.train.classes)},
     }
+
+
+@contextmanager
+def told(where: Path) -> Iterator[None]:
+    """Say in a DataError which file or folder it is about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 @contextmanager

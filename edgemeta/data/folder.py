@@ -1,4 +1,4 @@
-"""Folders of pictures: root/CLASS/*, or the same under root/train/ and root/test/."""
+"""Folders of pictures: root/CLASS/*, or the same under root/train/ and root/test/ (or root/val/)."""
 
 import hashlib
 import logging
@@ -7,48 +7,55 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgemeta.data.dataset import Array, Dataset, Indices, Split, check_several, every, reading, split_by_content
-from edgemeta.data.pictures import is_whole, read_picture
+from edgemeta.data.dataset import Array, Dataset, Indices, Split, Unused, every, split_by_content, told
+from edgemeta.data.pictures import check_picture, read_picture
+from edgemeta.data.places import UNREADABLE, Place, left_out, look
 from edgemeta.errors import DataError
+from edgemeta.names import class_name, shown
 
 logger = logging.getLogger("edgemeta")
 
 KIND = "image folder"
 NAMED = 3  # file names in a warning; the others are counted
-LITTER = {"thumbs.db", "desktop.ini"}  # what file managers leave behind; hidden files are litter too
+SIDES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SIDES |= dict.fromkeys(("val", "valid", "validation"), "val")  # names are compared without regard to case
+
+Pictures = dict[str, list[str]]  # class -> its pictures' paths
+Bad = list[tuple[str, str]]  # (path, what is wrong with it, which names it)
 
 
 def open_folder(root: Path, shape: tuple[int, int, int]) -> Split:
-    """Return the pictures in root/CLASS/*, or root/train/CLASS/* and perhaps root/test/CLASS/*.
+    """Return the pictures in root/CLASS/*, or in root/train/CLASS/* and perhaps root/test/CLASS/*.
 
-    Classes are the sub-folders' names, sorted; one may be empty (a device may lack a class). Files that are no whole
-    pictures are skipped with a warning. Without test/, a hash of each file's bytes decides on which side it is.
-    Raises DataError where there is nothing to learn from.
+    Where there is no test/, a val/ with class folders takes its place; without either, a hash of each file's bytes
+    decides on which side it is. Classes are the sub-folders' names, sorted; one may be empty (a device may lack a
+    class). Files that are no whole pictures are skipped with a warning; all else that is not used is named in the
+    Split. Raises DataError where there is nothing to learn from.
     """
-    places = _places(root)
-    classes = tuple(sorted({name for place in places for name in _folders(place)}))
-    if odd := [name for name in classes if not name.isprintable()]:
-        raise DataError(f"{root}: the class folder {odd[0]!r} has a name that cannot be shown: rename it")
-    found = [_pictures(place, classes) for place in places]
-    skipped = [path for _, _, bad in found for path in bad]
-    if skipped:
-        logger.warning("%s: skipped %s", root, _listed(skipped, "no readable picture"))
-    parts = []
-    for place, (paths, labels, _) in zip(places, found, strict=True):
-        if not paths:
-            raise DataError(
-                f"{place} has no readable pictures in its class folders ({_shown(classes)}): expected CLASS/PICTURE; "
-                "where the classes are one level down, give one of those folders"
-            )
-        parts.append(Dataset(labels, classes, shape, _Reader(paths, shape), every(len(paths))))
-    check_several(classes, root)
-    for i, name in enumerate(classes):
-        if not any((part.labels == i).any() for part in parts):
-            logger.warning("%s: the class folder %s has no pictures", root, name)
+    places, unused = _places(root)
+    bad = Bad()
+    found = [_pictures(place, root, unused, bad) for place in places]
+    classes = tuple(sorted({name for pictures in found for name in pictures}))
+    if bad:
+        logger.warning("%s: skipped %s", root, _listed(bad, "no readable picture"))
+    parts = [_dataset(place, pictures, classes, shape) for place, pictures in zip(places, found, strict=True)]
     if len(parts) == 2:
-        return Split(parts[0], parts[1], KIND, len(skipped))
-    return split_by_content(parts[0], _digests(found[0][0]), KIND, len(skipped))
+        return Split(parts[0], parts[1], KIND, len(bad), tuple(unused))
+    digests, there = _digests([path for name in classes for path in found[0][name]])
+    return split_by_content(parts[0].take(there), digests, KIND, len(bad) + there.size - len(digests), tuple(unused))
+
+
+def _dataset(place: Place, pictures: Pictures, classes: tuple[str, ...], shape: tuple[int, int, int]) -> Dataset:
+    paths = [path for name in classes for path in pictures.get(name, ())]
+    if not paths:
+        raise DataError(
+            f"{place.path} has no readable pictures in its class folders ({', '.join(classes)}): expected "
+            "CLASS/PICTURE; where the classes are one level down, give one of those folders"
+        )
+    labels = np.repeat(every(len(classes)), [len(pictures.get(name, ())) for name in classes])
+    return Dataset(labels, classes, shape, _Reader(paths, shape), every(len(paths)))
 
 
 class _Reader:
@@ -60,13 +67,13 @@ class _Reader:
     def __call__(self, positions: Indices, labels: Indices) -> tuple[Array, Indices]:
         x = np.empty((len(positions), *self.shape), np.uint8)
         good = np.ones(len(positions), bool)
-        bad = []
+        bad = Bad()
         for row, position in enumerate(positions.tolist()):
             try:
                 x[row] = read_picture(self.paths[position], self.shape)
-            except DataError:
+            except DataError as error:
                 good[row] = False
-                bad.append(self.paths[position])
+                bad.append((self.paths[position], str(error)))
         if not bad:
             return x, labels
         if len(bad) == len(positions):
@@ -75,66 +82,100 @@ class _Reader:
         return x[good], labels[good]
 
 
-def _places(root: Path) -> list[Path]:
-    """Return the folders that hold class folders: root itself, or its train/ and perhaps test/."""
-    folders = _folders(root)
-    sides = [side for side in ("train", "test") if side in folders]
-    if len(folders) > len(sides) and not any(_folders(root / side) for side in sides):
-        sides = []  # they are classes among others: of vehicles, say
-    places = [root / side for side in sides] or [root]
-    if sides == ["test"]:
-        raise DataError(f"{root} has test/ and no train/: add the training pictures, or give the folder of the classes")
-    for place in places:
-        if not _folders(place):
+def _places(root: Path) -> tuple[list[Place], list[Unused]]:
+    """Return the folders that hold class folders, root itself or its sides, and what of root is not used."""
+    top = look(root)
+    sides = {name: look(root / name) for name in top.folders if name.casefold() in SIDES}
+    if len(sides) < len(top.folders) and not any(_holds_classes(place) for place in sides.values()):
+        sides = {}  # they are classes among others: of vehicles, say
+    train, test, val = ([name for name in sides if SIDES[name.casefold()] == side] for side in ("train", "test", "val"))
+    if not train:
+        if any(place.folders for place in sides.values()):
             raise DataError(
-                f"{place} has no class folders: expected pictures as CLASS/PICTURE in it or in its train/ and test/, "
-                "CIFAR-10 binary files, or IDX files"
+                f"{root} has {next(iter(sides))}/ and no train/: "
+                "add the training pictures, or give the folder of the classes"
             )
-    return places
+        if not top.folders:
+            raise _no_classes(root)
+        return [top], left_out(top, top.folders, "in no class folder")  # a side of plain pictures is a class: "valid"
+    used = []
+    for found in (train, test or [name for name in val if sides[name].folders]):
+        if len(found) > 1:
+            raise DataError(f"{root} has {found[0]}/ and {found[1]}/ for one side: leave one of them there")
+        used += found
+    for name in used:
+        if not sides[name].folders:
+            raise _no_classes(root / name)
+    beside = "beside " + " and ".join(f"{name}/" for name in used)
+    return [sides[name] for name in used], left_out(top, used, beside)
 
 
-def _folders(place: Path) -> list[str]:
-    with reading(place), os.scandir(place) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+def _holds_classes(place: Place) -> bool:
+    """Say whether a folder called train or the like is a side: it has class folders, and no pictures beside them."""
+    return bool(place.folders) and not any(_fault(place, name) is None for name in place.files)
 
 
-def _pictures(place: Path, classes: Iterable[str]) -> tuple[list[str], Indices, list[str]]:
-    """Return the pictures' paths (as strings: there may be many), their labels, and the paths of files that are bad."""
-    paths: list[str] = []
-    labels: list[int] = []
-    bad: list[str] = []
-    for label, name in enumerate(classes):
-        folder = place / name
-        if not folder.is_dir():
+def _no_classes(place: Path) -> DataError:
+    return DataError(
+        f"{place} has no class folders: expected pictures as CLASS/PICTURE in it or in its train/ and test/, "
+        "CIFAR binary files, or IDX files"
+    )
+
+
+def _pictures(place: Place, root: Path, unused: list[Unused], bad: Bad) -> Pictures:
+    """Return the paths (as strings: there may be many) of each class's pictures; what else is there is added to lists.
+
+    Folders whose names are one name in canonical form are one class. Raises DataError for a name that is none.
+    """
+    side = "" if place.path == root else f"{place.path.name}/"
+    unused += left_out(place, place.folders, "in no class folder", side) if side else []
+    found = Pictures()
+    for folder in place.folders:
+        with told(place.path):
+            name = class_name(folder)
+        try:
+            inside = look(place.path / folder)
+        except DataError:
+            unused.append(Unused(shown(f"{side}{folder}/"), 0, UNREADABLE))
             continue
-        with reading(folder), os.scandir(folder) as entries:
-            files = sorted((entry.name, entry.is_file()) for entry in entries if not entry.is_dir())
-        for file, regular in files:
-            if file.startswith(".") or file.lower() in LITTER:
-                continue
-            path = os.path.join(folder, file)
-            if regular and is_whole(path):
-                paths.append(path)
-                labels.append(label)
+        unused += left_out(inside, inside.files, "below a class folder", f"{side}{folder}/")
+        pictures = found.setdefault(name, [])
+        for file in inside.files:
+            path = os.path.join(inside.path, file)
+            if (fault := _fault(inside, file)) is None:
+                pictures.append(path)
             else:
-                bad.append(path)
-    return paths, np.array(labels, np.int64), bad
-
-
-def _digests(paths: Iterable[str]) -> list[str]:
-    found = []
-    for path in paths:
-        with reading(Path(path)), open(path, "rb") as file:
-            found.append(hashlib.file_digest(file, "sha256").hexdigest())
+                bad.append((path, fault))
     return found
 
 
-def _listed(paths: Sequence[str], which: str) -> str:
-    number = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return f"{number} ({which}): {_shown(paths[:NAMED])}{more}"
+def _fault(place: Place, file: str) -> str | None:
+    if not place.files[file]:
+        return f"{os.path.join(place.path, file)} is no file"
+    try:
+        check_picture(os.path.join(place.path, file))
+    except DataError as error:
+        return str(error)
+    return None
 
 
-def _shown(names: Iterable[str]) -> str:
-    # A name that is no UTF-8 cannot be printed as it is.
-    return ", ".join(name.encode("utf-8", "backslashreplace").decode() for name in names)
+def _digests(paths: Iterable[str]) -> tuple[list[str], NDArray[np.bool_]]:
+    """Return a hash of each file's bytes, and which files have one: those that went away meanwhile are left out."""
+    found, there, bad = list[str](), list[bool](), Bad()
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+            there.append(True)
+        except OSError as error:
+            bad.append((path, f"cannot read {path} ({error.strerror})"))
+            there.append(False)
+    if bad:
+        logger.warning("left out %s", _listed(bad, "unreadable"))
+    return found, np.array(there, bool)
+
+
+def _listed(bad: Bad, which: str) -> str:
+    number = "1 file" if len(bad) == 1 else f"{len(bad)} files"
+    more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    return shown(f"{number} ({which}): {', '.join([bad[0][1], *(path for path, _ in bad[1:NAMED])])}{more}")

@@ -1,7 +1,7 @@
-"""Arrays in an .npz file: x, y, and perhaps x_test, y_test and classes."""
+"""Arrays in an .npz file: x and y, or x_train and y_train, and perhaps x_test, y_test and classes."""
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,52 +13,89 @@ from edgemeta.data.dataset import (
     Array,
     Dataset,
     Split,
+    Unused,
     check_samples,
-    check_several,
     checked_labels,
     class_names,
     every,
     prepared,
     reader_of,
     split_by_content,
+    told,
 )
 from edgemeta.errors import DataError
+from edgemeta.names import shown
 
 HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,  # the same, with other letters in names of fields, which none has here
 }
+TRAIN, VALIDATION = ("", "_train"), ("_val", "_valid", "_validation")  # what follows x and y
 
 
 def open_npz(path: Path) -> Split:
     """Return the data in a file written by numpy.savez (or savez_compressed); raises DataError that says what is wrong.
 
-    Without x_test and y_test, a hash of each sample decides on which side it is. x is read when it is first used.
+    The training arrays are x and y or, as Keras calls them, x_train and y_train; capitals are as good. Without x_test
+    and y_test, x_val and y_val take their place; without either, a hash of each sample decides on which side it is.
+    x is read when it is first used.
     """
     with _readable(path), zipfile.ZipFile(path) as archive:
-        there = {name.removesuffix(".npy") for name in archive.namelist()}
-    tested = there & {"x_test", "y_test"}
-    needed = {"x", "y", "x_test", "y_test"} if tested else {"x", "y"}
-    if missing := sorted(needed - there):
-        raise DataError(f"{path} has no {', '.join(missing)}: expected x and y, and x_test with y_test or neither")
-    labels = [_read(path, name) for name in ("y", "y_test") if name in there]
-    names = class_names(_read(path, "classes").ravel() if "classes" in there else None, *labels)
-    parts = [_dataset(path, name, y, names) for name, y in zip(("x", "x_test"), labels, strict=False)]
-    check_several(names, path)
-    if not tested:
-        return split_by_content(parts[0], parts[0].digests(), "npz")
+        there = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    known: dict[str, str] = {}
+    for name in there:
+        if known.setdefault(name.lower(), name) != name:
+            raise DataError(f"{path} has {shown(known[name.lower()])} and {shown(name)}: leave one of them there")
+    sides = [(known[f"x{ending}"], known[f"y{ending}"]) for ending in _endings(path, known)]
+    labels = [_labels(path, y) for _, y in sides]
+    with told(path):
+        names = class_names(_read(path, known["classes"]).ravel() if "classes" in known else None, *labels)
+    parts = [_dataset(path, x, y, names) for (x, _), y in zip(sides, labels, strict=True)]
+    others = [name for name in there if name not in {known.get("classes"), *sum(sides, ())}]
+    unused = tuple(Unused(shown(name), _rows(path, name), "not asked for", "rows") for name in others)
+    if len(parts) == 1:
+        return split_by_content(parts[0], parts[0].digests(), "npz", 0, unused)
     if parts[0].shape != parts[1].shape:
-        raise DataError(f"{path}: x has samples of {parts[0].shape} and x_test of {parts[1].shape}: expected the same")
-    return Split(parts[0], parts[1], "npz")
+        raise DataError(
+            f"{path}: {sides[0][0]} has samples of {parts[0].shape} and {sides[1][0]} of {parts[1].shape}: "
+            "expected the same"
+        )
+    return Split(parts[0], parts[1], "npz", 0, unused)
+
+
+def _endings(path: Path, known: Collection[str]) -> list[str]:
+    """Return what follows x and y in the names of the training and, if there are any, the test arrays."""
+    trains = [ending for ending in TRAIN if f"x{ending}" in known or f"y{ending}" in known]
+    tests = ["_test"] if "x_test" in known or "y_test" in known else []
+    tests = tests or [ending for ending in VALIDATION if f"x{ending}" in known and f"y{ending}" in known]
+    for two in (trains, tests):
+        if len(two) > 1:
+            raise DataError(f"{path} has x{two[0]} or y{two[0]}, and x{two[1]} or y{two[1]}: leave one pair there")
+    endings = [*(trains or TRAIN[:1]), *tests]
+    if missing := [f"{axis}{ending}" for ending in endings for axis in "xy" if f"{axis}{ending}" not in known]:
+        raise DataError(
+            f"{path} has no {', '.join(missing)}: expected x and y (or x_train and y_train), and x_test with y_test "
+            f"or neither; it has {shown(', '.join(known)) or 'no arrays'}"
+        )
+    return endings
+
+
+def _labels(path: Path, name: str) -> Array:
+    y = _read(path, name)
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y  # Keras' CIFAR has a column of labels
+
+
+def _rows(path: Path, name: str) -> int:
+    shape, _ = _header(path, name)
+    return shape[0] if shape else 1
 
 
 def _dataset(path: Path, name: str, y: Array, names: tuple[str, ...]) -> Dataset:
     shape, dtype = _header(path, name)
-    try:
+    with told(path):
         check_samples(shape, dtype, len(y) if y.ndim else -1)
         labels = checked_labels(y, len(names))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
     sample = (*shape[1:], 1) if dtype == np.uint8 and len(shape) == 3 else shape[1:]
 
     @cache

@@ -1,19 +1,33 @@
-"""Folding a round's updates into the next global model.
+"""Folding a round's updates into one: the rows of `AGGREGATORS`.
 
 An update is delta = client - server. Aggregators fold (delta, weight) pairs in the order given, which is by
 participant number and never by arrival; weights are numbers of training samples.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from edgemeta.nn import Vector
+from edgemeta.records import NoSettings
 
 BLOCK = 1 << 16  # parameters handled at once, so that the float64 products stay in the cache
+Updates = Iterable[tuple[Vector, int]]
+NOTHING = NoSettings()
 
 
-def weighted_mean(updates: Iterable[tuple[Vector, int]], size: int) -> Vector:
+@dataclass(frozen=True)
+class Aggregator:
+    """fold: (updates, how many numbers each has, settings) -> vector. settings: their record, with the defaults."""
+
+    fold: Callable[[Updates, int, Any], Vector]
+    settings: type
+    paper: str
+
+
+def weighted_mean(updates: Updates, size: int, _settings: NoSettings = NOTHING) -> Vector:
     """FedAvg's mean, sum n_k/n delta_k (McMahan et al. 2017), summed in float64 one update at a time.
 
     Returns (size,) float32. Each delta is needed only while it is folded in, so they can come from files.
@@ -29,11 +43,6 @@ def weighted_mean(updates: Iterable[tuple[Vector, int]], size: int) -> Vector:
     return total.astype(np.float32)
 
 
-def sgd(theta: Vector, delta: Vector) -> Vector:
-    """The server's step with rate 1: theta + mean delta, which is FedAvg."""
-    return theta + delta
-
-
-Aggregator = Callable[[Iterable[tuple[Vector, int]], int], Vector]
-AGGREGATORS: dict[str, Aggregator] = {"mean": weighted_mean}
-OPTIMIZERS: dict[str, Callable[[Vector, Vector], Vector]] = {"sgd": sgd}
+AGGREGATORS: dict[str, Aggregator] = {
+    "mean": Aggregator(weighted_mean, NoSettings, "McMahan et al. 2017, arXiv:1602.05629"),
+}

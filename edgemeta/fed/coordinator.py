@@ -10,20 +10,22 @@ only goes forward.
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edgemeta.errors import ConfigError
-from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
 from edgemeta.fed.directory import RunDirectory
-from edgemeta.fed.messages import Delivered, Refused, Work, admit_evaluation, admit_update
+from edgemeta.fed.messages import Delivered, Work, admit_evaluation, admit_update, task_bytes
 from edgemeta.fed.plan import Plan
-from edgemeta.fed.progress import Progress
-from edgemeta.fed.scores import combine, summarize
+from edgemeta.fed.progress import Progress, Stage
+from edgemeta.fed.refusal import Reason, Refused
+from edgemeta.fed.scores import Record, combine, new_record, summarize, with_training
 from edgemeta.fed.selection import evaluators, trainers
+from edgemeta.fed.server_step import ServerState, advance, begin, load_state, travelling
+from edgemeta.fed.upload import most_bytes
 from edgemeta.nn import Model, Vector
-from edgemeta.nn.files import load_parameters, read_tensors, save_model
+from edgemeta.nn.files import load_parameters
 from edgemeta.storage import storing, sync_folder, write_atomic
 
 log = logging.getLogger("edgemeta")
@@ -49,25 +51,48 @@ class Coordinator:
         self._began = self._opened = now
         self._updates: dict[int, Delivered] = {}
         self._scores: dict[int, dict[str, Any]] = {}
+        self._server = (-1, ServerState())  # what is kept beside the model of a round
         committed = directory.load_progress()
-        self.progress = Progress(**committed) if committed else Progress(record=self._new_record(0))
+        self.progress = committed or Progress(record={**self._new_record(0)})
         self._away = set(self.progress.away)
         if committed:
             self._recover()
         else:
-            self._save_model(0, theta)
+            begin(self.directory, self.plan, model, theta)
             self._commit()
         self._go_on(now)
 
     @property
     def finished(self) -> bool:
         """Whether the run is over."""
-        return self.progress.stage == "over"
+        return self.progress.stage is Stage.OVER
 
     @property
     def model_path(self) -> Path:
         """The file of the current global model; it stays as it is when a newer one comes."""
         return self.directory.round_model(self.progress.model)
+
+    @property
+    def state_path(self) -> Path:
+        """The file of what the server keeps beside it, where it keeps something."""
+        return self.directory.round_state(self.progress.model)
+
+    @property
+    def beside(self) -> dict[str, Vector]:
+        """The vectors that go out with the open task's theta, by name."""
+        if self._server[0] != self.progress.model:
+            self._server = self.progress.model, load_state(self.state_path)
+        return travelling(self._server[1], self.plan.recipe(self.progress.round)) if self._trains else {}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many numbers each vector of the open task has, in the order in which they go out."""
+        return {"theta": self.model.layout.size} | {name: vector.size for name, vector in self.beside.items()}
+
+    @property
+    def most_update_bytes(self) -> int:
+        """What an update of the open round weighs at most."""
+        return most_bytes(self.sizes, self.plan.recipe(self.progress.round).upload)
 
     @property
     def missing(self) -> list[int]:
@@ -99,22 +124,24 @@ class Coordinator:
         self._go_on(now)
         return self._task(participant) if participant in self.missing else None
 
-    def is_new(self, stage: str, participant: int, round_number: int) -> bool:
-        """Say whether a message ("train" or "evaluate") would bring something new; raises Refused when nobody asked."""
+    def is_new(self, stage: Stage, participant: int, round_number: int) -> bool:
+        """Say whether a message of a stage would bring something new; raises Refused when nobody asked."""
         self._away.discard(participant)
         progress = self.progress
-        if stage == "train" and round_number and progress.counted.get(str(participant)) == round_number:
+        if stage is Stage.TRAIN and round_number and progress.counted.get(str(participant)) == round_number:
             return False
         if (stage, round_number) != (progress.stage, progress.round):
-            raise Refused("wrong-round", f"round {round_number} is not open for this: it is round {progress.round}")
+            raise Refused(
+                Reason.WRONG_ROUND, f"round {round_number} is not open for this: it is round {progress.round}"
+            )
         if participant not in progress.cohort:
-            raise Refused("not-in-cohort", f"participant {participant} was not asked in round {round_number}")
+            raise Refused(Reason.NOT_IN_COHORT, f"participant {participant} was not asked in round {round_number}")
         return participant not in self._delivered
 
     def deliver(self, participant: int, round_number: int, file: Path, now: float) -> None:
         """Accept an update that lies complete in `file`, which is moved away; a repeated one changes nothing."""
-        if self.is_new("train", participant, round_number):
-            delivered = admit_update(file, round_number, self.model.layout)
+        if self.is_new(Stage.TRAIN, participant, round_number):
+            delivered = self._admit(file, round_number)
             kept = self.directory.update_path(round_number, participant)
             with storing(kept):
                 os.replace(file, kept)
@@ -125,7 +152,7 @@ class Coordinator:
 
     def deliver_evaluation(self, participant: int, round_number: int, body: bytes, now: float) -> None:
         """Accept a participant's scores of the current model; repeated ones change nothing."""
-        if self.is_new("evaluate", participant, round_number):
+        if self.is_new(Stage.EVALUATE, participant, round_number):
             scores = admit_evaluation(body, self.plan.config.evaluation)
             if self.directory.durable:
                 write_atomic(self.directory.evaluation_path(round_number, participant), [body])
@@ -141,7 +168,7 @@ class Coordinator:
         if not self.progress.cohort or self.seconds_left(now) > 0:
             return
         self._away.update(self.missing)
-        if self.progress.stage == "evaluate":
+        if not self._trains:
             self._close_evaluation(now)
         elif len(self._updates) >= self._min_fit:
             self._close_training(now)
@@ -173,15 +200,20 @@ class Coordinator:
 
     @property
     def _delivered(self) -> Mapping[int, Any]:
-        return self._updates if self.progress.stage == "train" else self._scores
+        return self._updates if self._trains else self._scores
+
+    @property
+    def _trains(self) -> bool:
+        return self.progress.stage is Stage.TRAIN
+
+    @property
+    def _record(self) -> Record:
+        """What is known of the round at work so far: a copy."""
+        return cast(Record, dict(self.progress.record))
 
     @property
     def _min_fit(self) -> int:
         return self.plan.server.min_fit_clients or 1
-
-    @property
-    def _held_out(self) -> set[int]:
-        return set(range(self.plan.training_participants, self.plan.config.data.participants))
 
     def _go_on(self, now: float) -> None:
         """Do what needs no more messages: draw the cohort of a stage that has none, close a stage that has all."""
@@ -194,7 +226,7 @@ class Coordinator:
                 self._opened = now
             if self.missing:
                 return
-            (self._close_training if self.progress.stage == "train" else self._close_evaluation)(now)
+            (self._close_training if self._trains else self._close_evaluation)(now)
         if self.directory.summary() is None:
             self.directory.write_summary(summarize(self.directory.history()))
 
@@ -203,33 +235,23 @@ class Coordinator:
         progress, joined = self.progress, self.joined
         if len(joined) < self.quorum:
             return []
-        if progress.stage == "evaluate":
+        if not self._trains:
             return evaluators(self.plan, progress.round, self.roster, self._away)
         drawn = trainers(self.plan, progress.round, progress.attempt, joined, self._away)
         return sorted({*drawn, *self._updates})  # what was delivered before the round was opened again counts
 
     def _close_training(self, now: float) -> None:
         """Fold the updates, in order of participant number, into the next model, and commit it."""
-        progress, server = self.progress, self.plan.server
-        updates = dict(sorted(self._updates.items()))
-        folded = (
-            (read_tensors(self.directory.update_path(progress.round, k))[0]["theta"], update.samples)
-            for k, update in updates.items()
-        )
-        delta = AGGREGATORS[server.aggregator](folded, self.model.layout.size)
-        self._save_model(progress.round, OPTIMIZERS[server.optimizer](self._theta(), delta))
-        samples = sum(update.samples for update in updates.values())
-        record = progress.record | {
-            "participants": len(updates),
-            "failures": len(self.missing),
-            "bytes_down": sum(map(self._bytes_down, updates)),
-            "bytes_up": sum(update.bytes for update in updates.values()),
-            "gradient_evaluations": sum(update.gradient_evaluations for update in updates.values()),
-            "train_loss": sum(update.loss * update.samples for update in updates.values()) / samples,
-        }
+        progress, updates = self.progress, dict(sorted(self._updates.items()))
+        weights = {k: update.samples for k, update in updates.items()}
+        advance(self.directory, self.plan, self.model, progress, self.sizes, weights)
+        sent = sum(map(self._bytes_down, updates))
+        record = with_training(self._record, updates.values(), len(self.missing), sent)
         counted = progress.counted | {str(k): progress.round for k in updates}
         if self.plan.is_evaluated(progress.round):
-            self._commit(stage="evaluate", model=progress.round, cohort=[], attempt=0, counted=counted, record=record)
+            self._commit(
+                stage=Stage.EVALUATE, model=progress.round, cohort=[], attempt=0, counted=counted, record=record
+            )
         else:
             self._finish_round(now, record, model=progress.round, counted=counted)
         self._updates.clear()
@@ -237,64 +259,43 @@ class Coordinator:
 
     def _close_evaluation(self, now: float) -> None:
         """Put the scores that came into the round's record, and finish the round."""
-        record, missing = dict(self.progress.record), self.missing
-        for key, these in (("evaluation", range(self.plan.training_participants)), ("evaluation_new", self._held_out)):
-            scores = [self._scores[k] for k in sorted(these) if k in self._scores]
-            if scores:
-                record[key] = combine(scores)
-        if missing:
-            record["evaluation_missing"] = missing
+        record, train = self._record, self.plan.training_participants
+        if scores := [self._scores[k] for k in sorted(self._scores) if k < train]:
+            record["evaluation"] = combine(scores)
+        if scores := [self._scores[k] for k in sorted(self._scores) if k >= train]:
+            record["evaluation_new"] = combine(scores)
+        if self.missing:
+            record["evaluation_missing"] = self.missing
         record["bytes_down"] += sum(map(self._bytes_down, self._scores))
         record["bytes_up"] += sum(scores["bytes"] for scores in self._scores.values())
         self._finish_round(now, record)
         self._scores.clear()
 
-    def _finish_round(self, now: float, record: Mapping[str, Any], **changes: Any) -> None:
+    def _finish_round(self, now: float, record: Record, **changes: Any) -> None:
         progress = self.progress
-        history = self.directory.append_record(
-            {**record, "seconds": round(now - self._began, 3)}, after=progress.history
-        )
-        following = progress.round + 1
-        self._commit(
-            round=following,
-            stage="over" if progress.round == self.plan.last_round else "train",
-            cohort=[],
-            attempt=0,
-            record=self._new_record(following),
-            history=history,
-            **changes,
-        )
+        record["seconds"] = round(now - self._began, 3)
+        history = self.directory.append_record(record, after=progress.history)
+        following, over = progress.round + 1, progress.round == self.plan.last_round
+        new = {"round": following, "stage": Stage.OVER if over else Stage.TRAIN, "record": self._new_record(following)}
+        self._commit(cohort=[], attempt=0, history=history, **new, **changes)
         self._began = now
 
     def _commit(self, **changes: Any) -> None:
         """Make the changed progress the place where the run goes on, on disk first and then here."""
         progress = replace(self.progress, away=sorted(self._away), **changes)
-        self.directory.commit(asdict(progress))
+        self.directory.commit(progress)
         self.progress = progress
 
-    def _new_record(self, round_number: int) -> dict[str, Any]:
+    def _new_record(self, round_number: int) -> Record:
         phase = self.plan.config.phases[self.plan.phase_of(round_number)]
-        named = {"phase": phase.name, "algorithm": phase.algorithm}
-        return {
-            "round": round_number,
-            **(named if round_number else {"phase": "start", "algorithm": ""}),
-            "seconds": 0.0,
-            **dict.fromkeys(("participants", "failures", "bytes_down", "bytes_up", "gradient_evaluations"), 0),
-            "train_loss": None,
-        }
+        return new_record(round_number, *((phase.name, phase.algorithm) if round_number else ("start", "")))
 
     def _bytes_down(self, participant: int) -> int:
-        size = self.model.layout.size
-        return len(self._task(participant).header(size)) + 4 * size
+        return task_bytes(self._task(participant).header(self.sizes), self.sizes)
 
-    def _theta(self) -> Vector:
-        _, theta, _, _ = load_parameters(self.model_path)
-        return theta
-
-    def _save_model(self, round_number: int, theta: Vector) -> None:
-        classes = self.plan.config.model.classes
-        assert isinstance(classes, tuple)  # resolved
-        save_model(self.directory.round_model(round_number), self.model, theta, classes, round_number)
+    def _admit(self, file: Path, round_number: int) -> Delivered:
+        recipe = self.plan.recipe(round_number)
+        return admit_update(file, round_number, self.model.layout, self.sizes, recipe.upload)
 
     def _recover(self) -> None:
         """Find again what an interrupted stage had already collected."""
@@ -302,11 +303,11 @@ class Coordinator:
         if model.layout != self.model.layout:
             raise ConfigError(f"{self.directory.path} holds a run of another network: give another folder")
         progress = self.progress
-        kind = {"train": "update", "evaluate": "evaluation"}.get(progress.stage, "")
+        kind = {Stage.TRAIN: "update", Stage.EVALUATE: "evaluation", Stage.OVER: ""}[progress.stage]
         for k, path in self.directory.collected(progress.round, kind).items():
             try:
-                if kind == "update":
-                    self._updates[k] = admit_update(path, progress.round, self.model.layout)
+                if self._trains:
+                    self._updates[k] = self._admit(path, progress.round)
                 else:
                     body = path.read_bytes()
                     self._scores[k] = admit_evaluation(body, self.plan.config.evaluation) | {"bytes": len(body)}

@@ -7,23 +7,26 @@
     summary.json           written last
     roster.json            on a gateway: which device is which participant
     incoming/              on a gateway: uploads until they are complete and accepted
-    rounds/000012/         the model that round 12 led to, and the updates and scores that its next round collects
+    rounds/000012/         the model that round 12 led to, what the server keeps beside it (server.safetensors, where it
+                           keeps something), and the updates and scores that its next round collects
 
-A round's model is written first, then `progress.json` says that it counts, then the rest follows from that: whatever
-is newer than the progress is left-overs of a kill, and is dropped or made again on opening.
+A round's model, and before it the server's state, is written first, then `progress.json` says that it counts, then the
+rest follows from that: whatever is newer than the progress is left-overs of a kill, and is dropped or made again on
+opening.
 """
 
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from edgemeta.config import RunConfig, config_from, differences, read_settings, to_toml
 from edgemeta.errors import ConfigError, StorageError
-from edgemeta.storage import storing, sync_folder, write_atomic
+from edgemeta.fed.progress import FORMAT, Progress
+from edgemeta.fed.scores import Record, Summary
+from edgemeta.storage import read_kept, storing, sync_folder, write_atomic, write_kept
 
 
 class RunDirectory:
@@ -58,32 +61,36 @@ class RunDirectory:
         """The latest global model's file."""
         return self.path / "model.safetensors"
 
-    def load_progress(self) -> dict[str, Any] | None:
+    def load_progress(self) -> Progress | None:
         """Return the last committed progress, or None in a new directory; what is newer is dropped."""
-        path = self.path / "progress.json"
-        if not path.exists():
+        progress = read_kept(self._progress, Progress, FORMAT, "give another folder, or remove this one")
+        if progress is None:
             return None
-        try:
-            progress: dict[str, Any] = json.loads(path.read_text())
-        except ValueError as error:
-            raise ConfigError(f"{path} is damaged ({error}): give another folder, or remove this one") from None
         if (self.path / "history.jsonl").exists():
-            os.truncate(self.path / "history.jsonl", progress["history"])
+            os.truncate(self.path / "history.jsonl", progress.history)
         if not self.durable:
             for kind in ("update", "evaluation"):
-                for file in self.collected(progress["round"], kind).values():
+                for file in self.collected(progress.round, kind).values():
                     file.unlink()
-        self._publish(self.round_model(progress["model"]))
+        self._publish(self.round_model(progress.model))
         return progress
 
-    def commit(self, progress: Mapping[str, Any]) -> None:
+    def commit(self, progress: Progress) -> None:
         """Make `progress` the place where the run goes on, and its model the latest one."""
-        write_atomic(self.path / "progress.json", [json.dumps(progress).encode()])
-        self._publish(self.round_model(progress["model"]))
+        write_kept(self._progress, progress, FORMAT)
+        self._publish(self.round_model(progress.model))
+
+    @property
+    def _progress(self) -> Path:
+        return self.path / "progress.json"
 
     def round_model(self, round_number: int) -> Path:
         """Return the file of the model that a round led to; its folder exists."""
         return self._folder(round_number) / "model.safetensors"
+
+    def round_state(self, round_number: int) -> Path:
+        """Return the file of what the server keeps beside the model that a round led to."""
+        return self._folder(round_number) / "server.safetensors"
 
     def update_path(self, round_number: int, participant: int) -> Path:
         """Return where a participant's update for a round is kept."""
@@ -106,7 +113,7 @@ class RunDirectory:
         for file in self.collected(round_number, "update").values():
             file.unlink()
 
-    def history(self, after: int = 0) -> list[dict[str, Any]]:
+    def history(self, after: int = 0) -> list[Record]:
         """Return the records of the finished rounds, those that come after so many bytes of the file."""
         path = self.path / "history.jsonl"
         if not path.exists():
@@ -115,7 +122,7 @@ class RunDirectory:
             file.seek(after)
             return [json.loads(line) for line in file]
 
-    def append_record(self, record: Mapping[str, Any], after: int) -> int:
+    def append_record(self, record: Record, after: int) -> int:
         """Write a round's record `after` so many bytes of the history, and return how many there are then.
 
         It counts when the progress says so; until then the next call writes over it.
@@ -128,11 +135,11 @@ class RunDirectory:
             os.fsync(file.fileno())
             return os.fstat(file.fileno()).st_size
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
+    def write_summary(self, summary: Summary) -> None:
         """Write the summary: its presence means that the run is finished."""
         write_atomic(self.path / "summary.json", [json.dumps(summary, indent=2).encode(), b"\n"])
 
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> Summary | None:
         """Return the summary of a finished run, or None."""
         path = self.path / "summary.json"
         return json.loads(path.read_text()) if path.exists() else None

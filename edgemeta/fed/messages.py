@@ -12,32 +12,29 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.config import EvaluationConfig, PhaseConfig, record_from
-from edgemeta.errors import EdgemetaError, InputError, ModelFileError
+from edgemeta.config import EvaluationConfig, PhaseConfig
+from edgemeta.errors import InputError, ModelFileError
 from edgemeta.fed.client import Update
+from edgemeta.fed.progress import Stage
+from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.streams import Stream, generator
+from edgemeta.fed.upload import FLOAT32, decode, encode
 from edgemeta.meta import LOSS_CEILING
-from edgemeta.nn import Layout, Vector
-from edgemeta.nn.files import FORMAT, encode_header, encode_tensors, read_tensors
+from edgemeta.meta.learners import LEARNERS, sizes
+from edgemeta.nn import Layout, Model, Vector
+from edgemeta.nn.files import FORMAT, MAX_HEADER_BYTES, encode_header, encode_tensors, read_tensors
+from edgemeta.records import record_from
 
-PROTOCOL = 1  # of the requests and messages between devices and gateway; the protocol page defines it
 MAX_SAMPLES = 1_000_000_000  # more than a board can hold; a count above it is a mistake or an attack on the mean
-FLOAT32 = np.dtype("<f4")
-
-
-class Refused(EdgemetaError):
-    """A message that does not count. reason: a short stable string, also the label under which it is counted."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+LATER = ("upload", "settings")  # settings that the first release did not have
+BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
 class Work:
-    """A task for one participant. kind: "train" or "evaluate"; counted: the last round in which its update counted."""
+    """A task for one participant. kind: TRAIN or EVALUATE; counted: the last round in which its update counted."""
 
-    kind: str
+    kind: Stage
     round: int
     phase: int
     participant: int
@@ -55,35 +52,65 @@ class Work:
         """Return the generator that draws the support sets of an evaluation."""
         return generator(self.seed, Stream.EVALUATION, self.round, self.participant)
 
-    def header(self, size: int) -> bytes:
-        """Return the message's bytes before the `size` float32 parameters."""
+    @property
+    def algorithm(self) -> str | None:
+        """The learner whose vectors travel with the task; None: theta alone."""
+        return self.recipe.algorithm if self.kind is Stage.TRAIN else None
+
+    def header(self, sizes: Mapping[str, int]) -> bytes:
+        """Return the message's bytes before the float32 vectors, which follow in the order of `sizes`."""
         plain = {key: value for key, value in asdict(self).items() if key not in ("recipe", "evaluation")}
-        settings = asdict(self.recipe) if self.kind == "train" else asdict(self.evaluation)
-        settings = {key: value for key, value in settings.items() if value is not None}
-        batch = {} if self.kind == "train" else {"batch_size": str(self.recipe.batch_size)}
+        settings = told(self.recipe if self.kind is Stage.TRAIN else self.evaluation)
+        batch = {} if self.kind is Stage.TRAIN else {"batch_size": str(self.recipe.batch_size)}
         metadata = {key: str(value) for key, value in plain.items()} | {"recipe": json.dumps(settings)} | batch
-        return encode_header({"theta": (FLOAT32, (size,))}, {"format": FORMAT, **metadata})
+        return encode_header({name: (FLOAT32, (size,)) for name, size in sizes.items()}, {"format": FORMAT, **metadata})
 
 
-def read_work(path: Path, layout: Layout) -> tuple[Work, Vector]:
-    """Return a task and its parameters; raises ModelFileError when it is damaged or for another layout."""
+def told(settings: PhaseConfig | EvaluationConfig) -> dict[str, Any]:
+    """Return the settings that a device is told: those of the first release, and of later ones what is not the default.
+
+    So a device of an earlier release takes part in what it knows.
+    """
+    usual = asdict(type(settings)())
+    return {
+        key: value
+        for key, value in asdict(settings).items()
+        if value is not None and (key not in LATER or value != usual[key])
+    }
+
+
+def task_bytes(header: bytes, sizes: Mapping[str, int]) -> int:
+    """Return what a task weighs, given its header."""
+    return len(header) + FLOAT32.itemsize * sum(sizes.values())
+
+
+def most_task_bytes(model: Model) -> int:
+    """Return what a task for a network weighs at most, whichever the learner."""
+    return 8 + MAX_HEADER_BYTES + FLOAT32.itemsize * max(sum(sizes(model, name).values()) for name in LEARNERS)
+
+
+def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
+    """Return a task and the vectors that came with it; raises ModelFileError when it is damaged or for another layout.
+
+    An evaluation's task has theta alone.
+    """
     tensors, metadata = read_tensors(path)
     try:
-        kind, settings = metadata["kind"], json.loads(metadata["recipe"])
-        train = kind == "train"
+        kind, settings = Stage(metadata["kind"]), json.loads(metadata["recipe"])
+        train = kind is Stage.TRAIN
         numbers = {key: int(metadata[key]) for key in ("round", "phase", "participant", "seed", "counted")}
         recipe = record_from(PhaseConfig, settings if train else {"batch_size": int(metadata["batch_size"])})
         evaluation = EvaluationConfig() if train else record_from(EvaluationConfig, settings)
-        theta = tensors["theta"]
-        if metadata["layout"] != layout.fingerprint or theta.shape != (layout.size,) or theta.dtype != FLOAT32:
-            raise InputError(f"it is for layout {metadata['layout']}, and this device has {layout.fingerprint}")
+        if metadata["layout"] != model.layout.fingerprint:
+            raise InputError(f"it is for layout {metadata['layout']}, and this device has {model.layout.fingerprint}")
+        work = Work(kind, recipe=recipe, evaluation=evaluation, layout=metadata["layout"], **numbers)
+        return work, decode(tensors, sizes(model, work.algorithm), "float32")
     except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
         raise ModelFileError(f"the task in {path} cannot be used: {error}") from None
-    return Work(kind, recipe=recipe, evaluation=evaluation, layout=metadata["layout"], **numbers), theta
 
 
-def encode_update(update: Update, round_number: int, layout: str) -> list[bytes | memoryview]:
-    """Return an update as the parts of a message."""
+def encode_update(update: Update, round_number: int, layout: str, codec: str = "float32") -> list[bytes | memoryview]:
+    """Return an update as the parts of a message. codec: of `edgemeta.fed.upload`, as the task says."""
     metrics = {"loss": update.loss, "gradient_evaluations": update.gradient_evaluations}
     metadata = {
         "format": FORMAT,
@@ -92,7 +119,7 @@ def encode_update(update: Update, round_number: int, layout: str) -> list[bytes 
         "samples": str(update.samples),
         "metrics": json.dumps(metrics),
     }
-    return encode_tensors(dict(update.shared), metadata)
+    return encode_tensors(encode(update.shared, codec), metadata)
 
 
 def encode_evaluation(scores: Mapping[str, Any]) -> bytes:
@@ -110,23 +137,34 @@ class Delivered:
     bytes: int
 
 
-def admit_update(path: Path, round_number: int, layout: Layout) -> Delivered:
-    """Return what an update's file says, or raise Refused: the checks that need no knowledge of who sent it."""
+def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[str, int], codec: str) -> Delivered:
+    """Return what an update's file says, or raise Refused: the checks that need no knowledge of who sent it.
+
+    sizes: of the vectors that travel in this round; codec: how.
+    """
     try:
         tensors, metadata = read_tensors(path)
     except ModelFileError as error:
-        raise Refused("bad-tensors", str(error)) from None
+        raise Refused(Reason.BAD_TENSORS, str(error)) from None
     if metadata.get("layout") != layout.fingerprint:
-        raise Refused("wrong-layout", f"layout {metadata.get('layout')}: this run has {layout.fingerprint}")
+        raise Refused(Reason.WRONG_LAYOUT, f"layout {metadata.get('layout')}: this run has {layout.fingerprint}")
     if metadata.get("round") != str(round_number):
-        raise Refused("wrong-round", f"the update says round {metadata.get('round')}: it was sent to {round_number}")
-    theta = tensors.get("theta")
-    if len(tensors) != 1 or theta is None or theta.shape != (layout.size,) or theta.dtype != FLOAT32:
-        raise Refused("wrong-shape", f"expected one tensor 'theta' of {layout.size} float32")
-    if not all(np.isfinite(theta[start : start + 65536]).all() for start in range(0, layout.size, 65536)):
-        raise Refused("not-finite", "the update holds NaN or infinity: training diverged on the device")
+        raise Refused(
+            Reason.WRONG_ROUND, f"the update says round {metadata.get('round')}: it was sent to {round_number}"
+        )
+    try:
+        vectors = decode(tensors, sizes, codec)
+    except InputError as error:
+        raise Refused(Reason.WRONG_SHAPE, str(error)) from None
+    if not all(map(_is_finite, vectors.values())):
+        raise Refused(Reason.NOT_FINITE, "the update holds NaN or infinity: training diverged on the device")
     samples, loss, evaluations = _counts(metadata)
     return Delivered(samples, loss, evaluations, path.stat().st_size)
+
+
+def _is_finite(vector: Vector) -> bool:
+    """Say whether all numbers are finite, a block at a time: a mask of all of them is memory that nobody needs."""
+    return all(np.isfinite(vector[start : start + BLOCK]).all() for start in range(0, vector.size, BLOCK))
 
 
 def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:
@@ -134,11 +172,11 @@ def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:
         samples, metrics = int(metadata["samples"]), json.loads(metadata["metrics"])
         loss, evaluations = float(metrics["loss"]), metrics["gradient_evaluations"]
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise Refused("bad-metadata", f"samples or metrics are missing or damaged ({error!r})") from None
+        raise Refused(Reason.BAD_METADATA, f"samples or metrics are missing or damaged ({error!r})") from None
     if not 1 <= samples <= MAX_SAMPLES:
-        raise Refused("bad-samples", f"{samples} samples: expected 1 to {MAX_SAMPLES}")
+        raise Refused(Reason.BAD_SAMPLES, f"{samples} samples: expected 1 to {MAX_SAMPLES}")
     if not math.isfinite(loss) or type(evaluations) is not int or not 0 <= evaluations <= MAX_SAMPLES:
-        raise Refused("bad-metadata", "expected a finite loss and a number of gradient evaluations")
+        raise Refused(Reason.BAD_METADATA, "expected a finite loss and a number of gradient evaluations")
     return samples, loss, evaluations
 
 
@@ -156,7 +194,7 @@ def admit_evaluation(body: bytes, settings: EvaluationConfig) -> dict[str, Any]:
         before, after = _scores(metrics["before"]), _scores(metrics["after"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Refused(
-            "bad-evaluation", f"expected {{'metrics': samples, scores before, after and over the grid}}: {error!r}"
+            Reason.BAD_EVALUATION, f"expected {{'metrics': samples, scores before, after and over the grid}}: {error!r}"
         ) from None
     return {"samples": samples, "before": before, "after": after, "grid": grid}
 

@@ -1,14 +1,19 @@
 """What a run will do: its configuration with everything resolved, and which round follows which recipe."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
-from edgemeta.config import ModelConfig, PhaseConfig, RunConfig, ServerConfig, nearest
+from edgemeta.config import ModelConfig, PhaseConfig, RunConfig, ServerConfig
 from edgemeta.data import parse_partition
 from edgemeta.errors import ConfigError, InputError
-from edgemeta.fed.aggregate import AGGREGATORS, OPTIMIZERS
+from edgemeta.fed.aggregate import AGGREGATORS
+from edgemeta.fed.optimizers import OPTIMIZERS
+from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import LEARNERS
 from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Model, build
+from edgemeta.records import nearest, read_record
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ def resolve(
     resolved = replace(config, model=model, server=server, phases=phases)
     complaints = [*_against_data(config.model, input_shape, classes), *_unknown_names(resolved)]
     complaints += _impossible(resolved, train)
+    if len(classes) < 2 and network is None:
+        complaints.append(f"there is one class ({''.join(classes)}): a run needs two or more to tell apart")
     if not complaints:
         try:
             network or network_of(resolved)
@@ -116,6 +123,7 @@ def _unknown_names(config: RunConfig) -> list[str]:
         ("aggregator", config.server.aggregator, list(AGGREGATORS)),
         ("optimizer", config.server.optimizer, list(OPTIMIZERS)),
         *(("algorithm", phase.algorithm, list(LEARNERS)) for phase in config.phases),
+        *(("upload", phase.upload, list(UPLOADS)) for phase in config.phases),
     ]
     complaints = [
         f"unknown {kind} '{name}': {nearest(name, known)}; known are {', '.join(known)}"
@@ -126,6 +134,20 @@ def _unknown_names(config: RunConfig) -> list[str]:
         parse_partition(config.data.partition)
     except InputError as error:
         complaints.append(str(error))
+    return complaints + _unknown_settings(config)
+
+
+def _unknown_settings(config: RunConfig) -> list[str]:
+    """Say what is wrong with the settings of variants, each of which declares its own beside it."""
+    server, complaints = config.server, list[str]()
+    rows: list[tuple[str, Any, Mapping[str, float]]] = [
+        ("server.aggregator_settings.", AGGREGATORS.get(server.aggregator), server.aggregator_settings),
+        ("server.optimizer_settings.", OPTIMIZERS.get(server.optimizer), server.optimizer_settings),
+        *((f"phases.{i}.settings.", LEARNERS.get(p.algorithm), p.settings) for i, p in enumerate(config.phases)),
+    ]
+    for place, row, settings in rows:
+        if row is not None:
+            read_record(row.settings, settings, place, complaints)
     return complaints
 
 

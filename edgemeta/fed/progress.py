@@ -1,7 +1,20 @@
 """Where a run is."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
+
+from edgemeta.records import number
+
+FORMAT = "edgemeta-progress/1"
+
+
+class Stage(StrEnum):
+    """What a round is doing, and what a participant is asked to do."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    OVER = "over"
 
 
 @dataclass(frozen=True)
@@ -13,12 +26,12 @@ class Progress:
     history: how many bytes of history.jsonl count.
     """
 
-    round: int = 0
-    stage: str = "evaluate"
-    model: int = 0
-    attempt: int = 0
+    round: int = number(0, 0)
+    stage: Stage = Stage.EVALUATE
+    model: int = number(0, 0)
+    attempt: int = number(0, 0)
     cohort: list[int] = field(default_factory=list)
     away: list[int] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
-    history: int = 0
+    history: int = number(0, 0)

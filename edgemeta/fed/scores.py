@@ -1,18 +1,97 @@
-"""Participants' scores, put together into what a round's record says of them."""
+"""What is written down of a round and of a run: the types, and how participants' scores come together in them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-Scores = Mapping[str, Any]
+from edgemeta.fed.messages import Delivered
 
 
-def combine(participants: Sequence[Scores]) -> dict[str, Any]:
-    """Return {"before": {metric: spread}, "after": ..., "grid": [{"steps", "support", metric: spread}]}.
+class Spread(TypedDict):
+    """Over participants: the mean weighted by test samples, and percentiles, as LEAF prints them."""
 
-    participants: what `edgemeta.meta.evaluate` returned for each, in order of participant number. A spread is
-    {"mean", "p10", "p50", "p90"}: the mean weighted by test samples, and percentiles over participants, as LEAF prints.
+    mean: float
+    p10: float
+    p50: float
+    p90: float
+
+
+Spreads = dict[str, Spread]  # by metric: "accuracy" (of classifiers) and "loss"
+
+
+class Evaluation(TypedDict):
+    """Scores of the global model as it is, adapted, and over the grid: there with "steps" and "support" beside them."""
+
+    before: Spreads
+    after: Spreads
+    grid: list[dict[str, Any]]
+
+
+class Record(TypedDict):
+    """One round; round 0 is the start, evaluated only. Bytes are those of message bodies, evaluation included."""
+
+    round: int
+    phase: str
+    algorithm: str
+    seconds: float
+    participants: int
+    failures: int
+    bytes_down: int
+    bytes_up: int
+    gradient_evaluations: int
+    train_loss: float | None
+    evaluation: NotRequired[Evaluation]
+    evaluation_new: NotRequired[Evaluation]
+    evaluation_missing: NotRequired[list[int]]
+
+
+class Summary(TypedDict):
+    """A whole run: sums over its rounds, and the last scores."""
+
+    rounds: int
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+    gradient_evaluations: int
+    evaluation: NotRequired[Evaluation]
+    evaluation_new: NotRequired[Evaluation]
+
+
+def new_record(round_number: int, phase: str, algorithm: str) -> Record:
+    """Return the record of a round of which nothing is known yet."""
+    return {
+        "round": round_number,
+        "phase": phase,
+        "algorithm": algorithm,
+        "seconds": 0.0,
+        "participants": 0,
+        "failures": 0,
+        "bytes_down": 0,
+        "bytes_up": 0,
+        "gradient_evaluations": 0,
+        "train_loss": None,
+    }
+
+
+def with_training(record: Record, updates: Collection[Delivered], failures: int, bytes_down: int) -> Record:
+    """Return a record with what the updates of its round come to; the loss is weighted by samples, as they are."""
+    samples = sum(update.samples for update in updates)
+    return {
+        **record,
+        "participants": len(updates),
+        "failures": failures,
+        "bytes_down": bytes_down,
+        "bytes_up": sum(update.bytes for update in updates),
+        "gradient_evaluations": sum(update.gradient_evaluations for update in updates),
+        "train_loss": sum(update.loss * update.samples for update in updates) / samples,
+    }
+
+
+def combine(participants: Sequence[Mapping[str, Any]]) -> Evaluation:
+    """Return what participants' scores come to.
+
+    participants: what `edgemeta.meta.evaluate` returned for each, in order of participant number.
     """
     weights = [scores["samples"] for scores in participants]
     grids = [scores["grid"] for scores in participants]
@@ -26,20 +105,24 @@ def combine(participants: Sequence[Scores]) -> dict[str, Any]:
     }
 
 
-def summarize(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(history: Sequence[Record]) -> Summary:
     """Return what a whole run took, and the last scores that it reached."""
-    totals = {
-        key: sum(record[key] for record in history)
-        for key in ("seconds", "bytes_down", "bytes_up", "gradient_evaluations")
+    summary: Summary = {
+        "rounds": history[-1]["round"],
+        "seconds": sum(record["seconds"] for record in history),
+        "bytes_down": sum(record["bytes_down"] for record in history),
+        "bytes_up": sum(record["bytes_up"] for record in history),
+        "gradient_evaluations": sum(record["gradient_evaluations"] for record in history),
     }
-    summary: dict[str, Any] = {"rounds": history[-1]["round"], **totals}
-    for key in ("evaluation", "evaluation_new"):
-        found = [record[key] for record in history if key in record]
-        summary |= {key: found[-1]} if found else {}
+    for record in history:
+        if "evaluation" in record:
+            summary["evaluation"] = record["evaluation"]
+        if "evaluation_new" in record:
+            summary["evaluation_new"] = record["evaluation_new"]
     return summary
 
 
-def _spreads(scores: Sequence[Scores], weights: Sequence[int]) -> dict[str, dict[str, float]]:
+def _spreads(scores: Sequence[Mapping[str, Any]], weights: Sequence[int]) -> Spreads:
     return {
         metric: _spread([score[metric] for score in scores], weights)
         for metric in ("accuracy", "loss")
@@ -47,6 +130,6 @@ def _spreads(scores: Sequence[Scores], weights: Sequence[int]) -> dict[str, dict
     }
 
 
-def _spread(values: Sequence[float], weights: Sequence[int]) -> dict[str, float]:
+def _spread(values: Sequence[float], weights: Sequence[int]) -> Spread:
     p10, p50, p90 = np.percentile(values, [10, 50, 90]).tolist()
     return {"mean": float(np.average(values, weights=weights)), "p10": p10, "p50": p50, "p90": p90}

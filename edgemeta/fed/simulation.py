@@ -1,12 +1,11 @@
 """A whole run in one process: the coordinator and every participant, by function calls instead of a network."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edgemeta.config import RunConfig
 from edgemeta.fed.client import client_update
@@ -16,20 +15,21 @@ from edgemeta.fed.messages import Work, encode_evaluation, encode_update
 from edgemeta.fed.participants import Participant
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.private import load_private, save_private
+from edgemeta.fed.progress import Stage
+from edgemeta.fed.scores import Record, Summary
+from edgemeta.fed.server_step import load_state, travelling
 from edgemeta.meta import TrainedModel, evaluate, load_model
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class RunResult:
     """What a run leads to. history: one record a round; model: the final global model; summary: totals and scores."""
 
-    history: list[dict[str, Any]]
+    history: list[Record]
     model: TrainedModel
-    summary: dict[str, Any]
+    summary: Summary
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Task:
 
     work: Work
     theta: Path
+    beside: Path
     result: Path
     private: Path
 
@@ -76,7 +77,9 @@ def run(
                 for record in records[shown:]:
                     on_round(record)
                 shown = len(records)
-            return RunResult(directory.history(), load_model(directory.model_path), directory.summary() or {})
+            summary = directory.summary()
+            assert summary is not None  # the run is over
+            return RunResult(directory.history(), load_model(directory.model_path), summary)
         finally:
             directory.close()
             network.release()
@@ -86,11 +89,12 @@ def perform(network: Model, participants: Sequence[Participant], task: Task) -> 
     """Do a task, leave its result in its file, and return it; a device takes the same steps from the same draws."""
     work, participant = task.work, participants[task.work.participant]
     _, theta, _, _ = load_parameters(task.theta)
-    if work.kind == "train":
+    if work.kind is Stage.TRAIN:
+        shared = {"theta": theta, **travelling(load_state(task.beside), work.recipe)}
         private = load_private(task.private, work.counted)
-        update = client_update(network, work.recipe, {"theta": theta}, private, participant.train, work.draw)
+        update = client_update(network, work.recipe, shared, private, participant.train, work.draw)
         save_private(task.private, work.round, work.counted, update.private)
-        write_parts(task.result, encode_update(update, work.round, work.layout))
+        write_parts(task.result, encode_update(update, work.round, work.layout, work.recipe.upload))
     else:
         scores = evaluate(
             *(network, theta, participant.train, participant.test),
@@ -104,7 +108,10 @@ def _tasks(coordinator: Coordinator, count: int, clock: Callable[[], float]) -> 
     """Return what the participants have to do now."""
     folder = coordinator.directory.path
     return [
-        Task(work, coordinator.model_path, folder / f"result-{k:06d}", folder / "participants" / f"{k:06d}")
+        Task(
+            *(work, coordinator.model_path, coordinator.state_path),
+            *(folder / f"result-{k:06d}", folder / "participants" / f"{k:06d}"),
+        )
         for k in range(count)
         if (work := coordinator.work(k, clock()))
     ]
@@ -112,7 +119,7 @@ def _tasks(coordinator: Coordinator, count: int, clock: Callable[[], float]) -> 
 
 def _deliver(coordinator: Coordinator, task: Task, now: float) -> None:
     work = task.work
-    if work.kind == "train":
+    if work.kind is Stage.TRAIN:
         coordinator.deliver(work.participant, work.round, task.result, now)
     else:
         coordinator.deliver_evaluation(work.participant, work.round, task.result.read_bytes(), now)

@@ -15,14 +15,15 @@ vector of the model's size is a tenth of what a small board has. The step itself
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgemeta.config import PhaseConfig, nearest
+from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace
+from edgemeta.records import NoSettings, nearest, record_from
 
 
 class GradientAt(NamedTuple):
@@ -41,7 +42,8 @@ Direct = Callable[[Model, Vectors, Sequence[Samples], PhaseConfig, Workspace], t
 class Learner:
     """direct: see above. batches: how many batches a step draws, disjoint. evaluations: gradients a step takes.
 
-    private: name -> its first value, for the vectors that stay on the device.
+    shared, private: name -> its first value, for the vectors beside theta that travel, and that stay on the device.
+    settings: the record of what the learner is told beside the recipe of all (`settings_of`).
     """
 
     direct: Direct
@@ -49,6 +51,8 @@ class Learner:
     evaluations: Callable[[PhaseConfig], int]
     paper: str
     private: Mapping[str, Callable[[Model], Vector]] = field(default_factory=dict)
+    shared: Mapping[str, Callable[[Model], Vector]] = field(default_factory=dict)
+    settings: type = NoSettings
 
 
 def fedavg(
@@ -100,3 +104,14 @@ def learner(name: str) -> Learner:
     if name not in LEARNERS:
         raise ConfigError(f"unknown algorithm '{name}': {nearest(name, list(LEARNERS))}")
     return LEARNERS[name]
+
+
+def settings_of(recipe: PhaseConfig) -> Any:
+    """Return a learner's own settings, as the record that its row names; raises ConfigError."""
+    return record_from(learner(recipe.algorithm).settings, recipe.settings)
+
+
+def sizes(model: Model, algorithm: str | None) -> dict[str, int]:
+    """Return how many numbers each vector has that travels with a learner; theta alone where there is none."""
+    beside = learner(algorithm).shared if algorithm else {}
+    return {"theta": model.layout.size} | {name: start(model).size for name, start in beside.items()}

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import InputError, ModelFileError
+from edgemeta.names import canonical
 from edgemeta.nn.layout import Shape, Vector
 from edgemeta.nn.model import Model, Normalization, layers_from
 from edgemeta.nn.models import MODELS, build
@@ -24,6 +25,7 @@ from edgemeta.storage import write_atomic
 FORMAT = "edgemeta/1"
 MAX_HEADER_BYTES = 1 << 20  # a header names tensors and carries settings; ours are a few kB
 DTYPES: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
     "I64": np.dtype("<i8"),
@@ -173,7 +175,7 @@ def _class_names(text: str) -> tuple[str, ...]:
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("its classes are not a list of names")
-    return tuple(names)
+    return tuple(map(canonical, names))
 
 
 def _check_classes(model: Model, classes: Sequence[str]) -> None:

@@ -1,0 +1,81 @@
+"""The model that a device uses itself: the newest global one that it has, adapted to its own data."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from edgemeta.config import EvaluationConfig
+from edgemeta.device.joined import Joined
+from edgemeta.device.state import DeviceState
+from edgemeta.errors import ConfigError, ModelFileError
+from edgemeta.fed.messages import Work, read_work
+from edgemeta.fed.progress import Stage
+from edgemeta.fed.streams import Stream, generator
+from edgemeta.meta import Samples, TrainedModel, adapt, load_model
+from edgemeta.nn import Vector
+from edgemeta.nn.files import load_parameters, save_model
+from edgemeta.records import record_from
+
+log = logging.getLogger("edgemeta")
+
+Settings = tuple[EvaluationConfig, int]  # how evaluations of the run adapt, and at which batch size
+
+
+def settings_of(kept: Any) -> Settings:
+    """Return what was kept of the run's way to adapt, or the usual one where no evaluation has told it yet."""
+    try:
+        return record_from(EvaluationConfig, kept["evaluation"]), int(kept["batch_size"])
+    except (TypeError, KeyError, ValueError, ConfigError):
+        return EvaluationConfig(), 32
+
+
+def model_round(work: Work) -> int:
+    """Return the round that led to the model which a task carries."""
+    return work.round if work.kind is Stage.EVALUATE else work.round - 1
+
+
+def newest(state: DeviceState, run: Joined) -> tuple[Vector, int] | None:
+    """Return the newest global model in a state directory and the round that led to it, or None."""
+    found: dict[int, Vector] = {}
+    for path in (state.work, state.last):
+        try:
+            work, vectors = read_work(path, run.network)
+        except ModelFileError:
+            continue
+        found[model_round(work)] = np.asarray(vectors["theta"])
+    try:
+        network, theta, _, number = load_parameters(state.model)
+    except ModelFileError:
+        pass
+    else:
+        if network.layout == run.network.layout:
+            found[number] = theta
+    return (found[max(found)], max(found)) if found else None
+
+
+def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, train: Samples, how: Settings) -> None:
+    """Adapt the model of round `number`, and keep it as this device's own.
+
+    With the draws of that round's evaluation, so that the scores "after" adaptation are the kept model's.
+    """
+    settings, batch_size = how
+    rng = generator(run.run.seed, Stream.EVALUATION, number, run.participant)
+    support = train.take(rng.permutation(train.size)[: settings.support])
+    own = adapt(
+        *(run.network, theta, support), steps=settings.adapt_steps, lr=settings.adapt_lr, batch_size=batch_size, rng=rng
+    )
+    run.network.release()
+    if not np.isfinite(own).all():
+        log.warning("adapting the model of round %d diverged: it is used as it is", number)
+        own = theta
+    save_model(state.personal, run.network, own, run.run.classes, number)
+
+
+def in_use(state: DeviceState, run: Joined | None) -> TrainedModel | None:
+    """Return the model to predict with: the personalised one, before there is one the newest global one, or None."""
+    try:
+        return load_model(state.personal)
+    except ModelFileError:
+        found = newest(state, run) if run else None
+        return TrainedModel(run.network, np.array(found[0]), run.run.classes, found[1]) if run and found else None

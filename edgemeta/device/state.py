@@ -1,0 +1,143 @@
+"""A device's state directory: what it needs to go on after a power cut at any moment.
+
+    device.json             who this device is: name, secret key, session, and what the gateway said of the run
+    work.safetensors        the task, as received; present as long as it is not done
+    local.safetensors       where its local steps are
+    update.safetensors      the finished update, or scores.json the finished scores, not delivered yet
+    private-000012.safetensors   what stays on the device (`edgemeta.fed.private`)
+    last.safetensors        the task done last: it holds the newest global model that this device has seen
+    model.safetensors       the latest global model, where it was asked for
+    personal.safetensors    the model adapted to this device
+
+Every file is replaced by a rename. A result without its task is left over from a kill after the gateway had answered.
+"""
+
+import fcntl
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemeta.errors import InputError, StorageError
+from edgemeta.fed.messages import Work
+from edgemeta.meta import LocalState
+from edgemeta.nn.files import encode_tensors, read_tensors
+from edgemeta.storage import Damaged, read_kept, storing, write_atomic, write_kept
+
+log = logging.getLogger("edgemeta")
+
+FORMAT = "edgemeta-device/1"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a device is. key: its secret, made before it first joins; token: the hash of the one that it joined with.
+
+    joined: the answer to its join, but for the session. personal: the round of the model that is adapted to it;
+    adaptation: how evaluations of the run adapt.
+    """
+
+    key: str = ""
+    server: str = ""
+    name: str = ""
+    partition_id: int | None = None
+    token: str = ""
+    session: str | None = None
+    joined: dict[str, Any] | None = None
+    personal: int | None = None
+    adaptation: dict[str, Any] | None = None
+
+
+class DeviceState:
+    """A state directory, locked for one process; `close` lets it go. Raises StorageError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with storing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(path / "lock", "wb")  # noqa: SIM115 - held open for as long as the device
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise StorageError(
+                f"another process uses the state folder {path}: stop it, or give this device a folder of its own"
+            ) from None
+        self.work, self.local = path / "work.safetensors", path / "local.safetensors"
+        self.update, self.scores = path / "update.safetensors", path / "scores.json"
+        self.last, self.model = path / "last.safetensors", path / "model.safetensors"
+        self.personal = path / "personal.safetensors"
+        self._identity = path / "device.json"
+        if not self.work.exists():
+            self._forget_results()
+
+    def close(self) -> None:
+        """Let another process use the directory."""
+        self._lock.close()
+
+    def identity(self) -> Identity:
+        """Return what was saved of who this device is; nobody yet in a new directory.
+
+        A damaged file is set aside, and the device joins as a new one. Raises ConfigError for one of a newer version,
+        StorageError when it cannot be read.
+        """
+        try:
+            return (
+                read_kept(self._identity, Identity, FORMAT, "it is set aside, and this device joins anew") or Identity()
+            )
+        except Damaged as error:
+            log.error("%s", error)
+            with storing(self._identity):
+                os.replace(self._identity, self._identity.with_suffix(".json.damaged"))
+            return Identity()
+
+    def save_identity(self, identity: Identity) -> None:
+        """Keep who this device is."""
+        write_kept(self._identity, identity, FORMAT, private=True)
+
+    def load_local(self, work: Work) -> LocalState | None:
+        """Return where the local steps of a task are, or None when none are kept that can be used."""
+        try:
+            tensors, metadata = read_tensors(self.local)
+            if metadata.get("work") != _mark(work):
+                return None
+            return LocalState.from_tensors(tensors)
+        except (InputError, KeyError, ValueError):
+            return None
+
+    def save_local(self, work: Work, local: LocalState) -> None:
+        """Keep where the local steps of a task are."""
+        tensors = {name: np.asarray(array) for name, array in local.tensors().items()}
+        write_atomic(self.local, encode_tensors(tensors, {"work": _mark(work)}))
+
+    def task_done(self) -> None:
+        """Make the task the last one, and drop what came of it: the gateway has it, or does not want it."""
+        with storing(self.last):
+            os.replace(self.work, self.last)
+        self._forget_results()
+
+    def forget_run(self) -> None:
+        """Drop all that belongs to a run but the models for use, which stay until there are better ones."""
+        with storing(self.path):
+            for path in (self.work, self.last, self.model, *self.path.glob("private-*.safetensors")):
+                path.unlink(missing_ok=True)
+        self._forget_results()
+
+    def forget_task(self) -> None:
+        """Drop a task that cannot be done."""
+        with storing(self.work):
+            self.work.unlink(missing_ok=True)
+        self._forget_results()
+
+    def _forget_results(self) -> None:
+        with storing(self.path):
+            for path in (self.update, self.scores, self.local):
+                path.unlink(missing_ok=True)
+
+
+def _mark(work: Work) -> str:
+    return json.dumps([work.round, work.participant, work.seed, work.counted, work.layout])

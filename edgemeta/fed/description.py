@@ -1,0 +1,75 @@
+"""A run as those who take part in it hear of it: the gateway says it, device and doctor read it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edgemeta.config import DataConfig
+from edgemeta.errors import ConfigError, InputError
+from edgemeta.nn import Model
+from edgemeta.nn.files import model_from, model_metadata
+from edgemeta.records import record_from
+
+
+@dataclass(frozen=True)
+class Description:
+    """data: how an experiment's data is cut (its source is a device's own); last_round: None where there is no last."""
+
+    data: DataConfig
+    seed: int
+    network: Model
+    classes: tuple[str, ...]
+    last_round: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads back, ready for JSON; a network without a name is described by its layers."""
+        model = model_metadata(self.network, self.classes, 0)
+        return {
+            "last_round": self.last_round,
+            "data": {key: value for key, value in asdict(self.data).items() if key != "source"} | {"seed": self.seed},
+            "model": {
+                "name": model["model"],
+                "input_shape": list(self.network.input_shape),
+                "classes": list(self.classes),
+                "normalization": json.loads(model["normalization"]),
+                "layout": model["layout"],
+                "loss": model["loss"],
+                **({"layers": json.loads(model["layers"])} if "layers" in model else {}),
+            },
+        }
+
+    @staticmethod
+    def from_json(said: Mapping[str, Any]) -> "Description":
+        """Return what a gateway said, checked; raises ConfigError when nobody here can take part in such a run.
+
+        Nothing of the network's size is allocated: whether there is memory for it can be looked at before.
+        """
+        try:
+            data, model, last = dict(said["data"]), said["model"], said.get("last_round")
+            seed = data.pop("seed")
+            if not all(type(number) is int and number >= 0 for number in (seed, 0 if last is None else last)):
+                raise ValueError("seed and last_round must be whole numbers from 0")
+            classes = model["classes"]
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+                raise ValueError("classes must be a list of names")
+            network = _network(model, len(classes))
+            if network.layout.fingerprint != model["layout"]:
+                raise ValueError(f"its layout is {model['layout']}, and here it would be {network.layout.fingerprint}")
+            return Description(record_from(DataConfig, data), seed, network, tuple(classes), last)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as error:
+            raise ConfigError(
+                f"this device cannot take part in the gateway's run ({error!r}): "
+                "install the same version of edgemeta on both"
+            ) from None
+
+
+def _network(model: Mapping[str, Any], outputs: int) -> Model:
+    """Return the network: described as in a model file's metadata, but with plain JSON values."""
+    described = {
+        "model": model["name"],
+        "input_shape": ",".join(map(str, model["input_shape"])),
+        "normalization": json.dumps(model["normalization"]),
+        "loss": model["loss"],
+    }
+    return model_from(described | ({"layers": json.dumps(model["layers"])} if "layers" in model else {}), outputs)

@@ -1,0 +1,127 @@
+"""What an operator does about devices and access, in a gateway's state directory; it may run meanwhile."""
+
+import secrets
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgemeta.errors import ConfigError
+from edgemeta.gateway.roster import Roster
+from edgemeta.gateway.tokens import DEVICES_FILE, enroll, read_register, set_operator
+from edgemeta.link.address import gateway_address, is_local
+from edgemeta.link.joinfile import NAME, JoinFile, write_join_file
+from edgemeta.link.trust import device_context, gateway_context, rehearse
+
+PORT = 8742
+TLS = "tls"  # the folder in the state directory that `make_certificates` fills
+
+
+@dataclass(frozen=True)
+class Joining:
+    """What was made for a device. rotated: an earlier token stays good until this one is used.
+
+    overheard: the token goes over a network without encryption.
+    """
+
+    path: Path
+    url: str
+    rotated: bool
+    overheard: bool
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A device as it is listed. enrolled: seconds since 1970; participant: None before it joined."""
+
+    name: str
+    enrolled: float
+    participant: int | None
+    standing: str
+
+
+def enroll_device(state: Path, name: str, url: str | None, trust: Path | None, folder: Path, now: float) -> Joining:
+    """Make a token for a device and its join file NAME.join in `folder`.
+
+    url: where the device finds the gateway; None: by the first name in its certificate. trust: a PEM file to be trusted
+    instead of the gateway's own authority. A gateway whose certificate the device would refuse is found out here.
+    Raises ConfigError and StorageError; then no token was made.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"'{name}' cannot be a device here: expected up to 64 letters, digits, '-', '_' and '.'")
+    anchor = _read_anchor(trust) if trust else _own_anchor(state)
+    if url is None:
+        if trust or not anchor:
+            raise ConfigError(
+                "where will the device find this gateway? Give --url https://HOST:PORT, or have a certificate made "
+                "first by 'edgemeta tls'"
+            )
+        host = rehearse(gateway_context(state / TLS / "gateway.pem"), device_context(anchor), None)
+        url = f"https://{f'[{host}]' if ':' in host else host}:{PORT}"
+    encrypted, host, _, _ = gateway_address(url)
+    if encrypted and not anchor:
+        raise ConfigError(f"{url} takes a certificate: make one by 'edgemeta tls', or give yours as --trust FILE")
+    if encrypted and not trust:
+        rehearse(gateway_context(state / TLS / "gateway.pem"), device_context(anchor), host)
+    path, token = folder / f"{name}.join", secrets.token_hex(32)
+    write_join_file(path, JoinFile(url, name, token, anchor if encrypted else ""))
+    try:
+        rotated = enroll(state / DEVICES_FILE, name, token, now)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return Joining(path, url, rotated, overheard=not encrypted and not is_local(host))
+
+
+def make_operator_token(state: Path) -> str:
+    """Return a new operator's token; an earlier one is good no longer. Raises ConfigError and StorageError."""
+    token = secrets.token_hex(32)
+    set_operator(state / DEVICES_FILE, token)
+    return token
+
+
+def list_devices(state: Path) -> list[Listed]:
+    """Return the devices that were enrolled, by name. Raises ConfigError and StorageError."""
+    register = read_register(state / DEVICES_FILE)
+    numbers = {name: number for number, name in Roster(state / "roster.json", 0, "").names.items()}
+    standings = ("revoked", "", "a newer token is not used yet")
+    return [
+        Listed(name, device.enrolled, numbers.get(name), standings[len(device.tokens)])
+        for name, device in sorted(register.devices.items())
+    ]
+
+
+def tls_of(state: Path, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """Return what the gateway is to speak TLS with: what was given, else what the state directory has, else None.
+
+    Raises ConfigError when it cannot be used.
+    """
+    own = state / TLS / "gateway.pem"
+    if certificate is None and key is not None:
+        raise ConfigError("--key goes with --cert: give both, or neither")
+    if certificate is not None:
+        return gateway_context(certificate, key)
+    if not own.exists():
+        return None
+    context, anchor = gateway_context(own), _own_anchor(state)
+    if anchor:
+        rehearse(context, device_context(anchor), None)  # one that has expired, say, is of no use to any device
+    return context
+
+
+def _own_anchor(state: Path) -> str:
+    path = state / TLS / "ca.pem"
+    return _read_anchor(path) if path.exists() else ""
+
+
+def _read_anchor(path: Path) -> str:
+    """Return the certificates of a PEM file, without a key that may be in it too."""
+    try:
+        text = path.read_text(encoding="ascii")
+        found = [part.split("-----END")[0] for part in text.split("-----BEGIN CERTIFICATE-----")[1:]]
+        anchor = "".join(f"-----BEGIN CERTIFICATE-----{part}-----END CERTIFICATE-----\n" for part in found)
+        device_context(anchor)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"cannot read the certificate {path}: {error}; expected a PEM file") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return anchor

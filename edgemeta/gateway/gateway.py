@@ -1,0 +1,226 @@
+"""A run on a gateway: the coordinator, asked by many devices, one question at a time.
+
+The coordinator writes files, so it is asked in a thread, under one lock; a question that was begun is always ended,
+also when the device that asked has gone. Whatever changes the run wakes the devices that wait for work.
+"""
+
+import asyncio
+import itertools
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import BinaryIO, NamedTuple
+
+from edgemeta.errors import StorageError
+from edgemeta.fed.coordinator import Coordinator
+from edgemeta.fed.messages import task_bytes
+from edgemeta.fed.progress import Stage
+from edgemeta.fed.refusal import Reason, Refused
+from edgemeta.fed.scores import Record
+from edgemeta.gateway.roster import Roster
+from edgemeta.gateway.tokens import Tokens, digest
+from edgemeta.http.exchange import Body, off_loop
+from edgemeta.logs import Seldom
+from edgemeta.storage import storing
+
+log = logging.getLogger("edgemeta")
+
+TICK_S = 1.0  # how often the coordinator is asked when nothing happens
+EXPECTED = (
+    Reason.RUN_OVER,
+    Reason.STOPPING,
+    Reason.STORAGE,
+)  # refusals that are part of a run's life, or logged by themselves
+SHOWN = 5  # names of missing devices in a line of the log; the others are counted
+
+
+class Outgoing(NamedTuple):
+    """A task as it is sent: the message's header, the open model file, and the vectors that go with theta."""
+
+    header: bytes
+    model: BinaryIO
+    beside: list[memoryview]
+
+
+class Gateway:
+    """One run. Methods raise Refused, and StorageError while the disk is full: it goes on when there is room.
+
+    on_round: gets the record of each finished round. stopping: no device is to wait any longer.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        roster: Roster,
+        tokens: Tokens,
+        on_round: Callable[[Record], None] = lambda _: None,
+    ) -> None:
+        self.coordinator, self.roster, self.tokens, self._on_round = coordinator, roster, tokens, on_round
+        self.size = coordinator.model.layout.size
+        self.refusals: Counter[str] = Counter()
+        self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
+        self.traffic = Counter(bytes_down=0, bytes_up=0)
+        self.heard: dict[int, float] = {}
+        self.stopping = False
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._waiting = Seldom(after_s=5.0)
+        self._storage, self._refused = Seldom(), Seldom()
+        self._uploads = itertools.count()
+        self._incoming = coordinator.directory.path / "incoming"
+        with storing(self._incoming):
+            shutil.rmtree(self._incoming, ignore_errors=True)  # of uploads that a kill cut off
+            self._incoming.mkdir()
+
+    async def join(self, name: str, key: str, wanted: int | None, token: str | None = None) -> tuple[int, str]:
+        """Put a device on the roster, and return its participant number and session. token: what proves its name."""
+        if token is not None:
+            await off_loop(self.tokens.use, name, token)
+        hashed = "" if token is None else digest(token)
+        async with self._turn():
+            known = len(self.roster.names)
+            participant, session = await off_loop(self.roster.join, name, key, wanted, hashed)
+            self.coordinator.join(participant)
+            self.heard[participant] = time.monotonic()
+        if len(self.roster.names) > known:
+            participants = self.coordinator.plan.config.data.participants
+            log.info("%s joined as participant %d (%d of %d)", name, participant, known + 1, participants)
+            self._wake()  # it may be the one that was waited for
+        return participant, session
+
+    def find(self, session: str) -> int | None:
+        """Return whose session it is. Where tokens are on, it lives no longer than the token that it was got with."""
+        participant = self.roster.find(session)
+        return None if participant is None or not self._may(participant) else participant
+
+    async def work(self, participant: int, wait_s: float) -> Outgoing | None:
+        """Return a participant's task, or None when there is none for it within wait_s seconds.
+
+        The file is opened while nobody else can ask, as the next round removes it; the caller closes it.
+        """
+        end = time.monotonic() + wait_s
+        while True:
+            changed = self._changed  # taken before asking: what changes after that is not missed
+            async with self._turn() as coordinator:
+                self._check(participant)
+                task = await off_loop(self.coordinator.work, participant, time.monotonic())
+                self.heard[participant] = time.monotonic()
+                if task is not None:
+                    file = open(self.coordinator.model_path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+                    header = task.header(coordinator.sizes)
+                    self.traffic["bytes_down"] += task_bytes(header, coordinator.sizes)
+                    return Outgoing(header, file, [vector.data for vector in coordinator.beside.values()])
+            if self.coordinator.finished:
+                raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
+            left_s = end - time.monotonic()
+            if self.stopping or left_s <= 0:
+                return None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await changed.wait()
+
+    async def deliver(self, participant: int, round_number: int, body: Body) -> None:
+        """Accept an update: when this returns, it is on disk and will count, or has counted already."""
+        self.heard[participant] = time.monotonic()
+        if not self.coordinator.is_new(Stage.TRAIN, participant, round_number):
+            return  # and what is refused raised: neither wears the card out
+        path = self._incoming / f"{participant:06d}-{next(self._uploads)}"
+        try:
+            self.traffic["bytes_up"] += await body.save(path, self.coordinator.most_update_bytes)
+            async with self._turn():
+                self._check(participant)
+                await off_loop(self.coordinator.deliver, participant, round_number, path, time.monotonic())
+        finally:
+            await off_loop(path.unlink, missing_ok=True)  # refused, a repeated one, or cut off
+
+    async def deliver_evaluation(self, participant: int, round_number: int, scores: bytes) -> None:
+        """Accept a participant's scores of the current model."""
+        self.heard[participant] = time.monotonic()
+        self.traffic["bytes_up"] += len(scores)
+        async with self._turn():
+            await off_loop(self.coordinator.deliver_evaluation, participant, round_number, scores, time.monotonic())
+
+    async def watch(self) -> None:
+        """Act on deadlines, retry what a full disk kept from happening, say what is waited for; until it is over."""
+        while True:
+            changed, pause_s = self._changed, TICK_S
+            try:
+                async with self._turn() as coordinator:
+                    await off_loop(coordinator.tick, time.monotonic())
+                if coordinator.finished:
+                    log.info("the run is over; its model is answered until this gateway is stopped")
+                    return
+                if coordinator.progress.cohort:
+                    pause_s = min(TICK_S, coordinator.seconds_left(time.monotonic()))
+            except (StorageError, OSError) as error:
+                self.storage_failed(error)
+            if self._waiting.due("", time.monotonic()):
+                log.info("%s", self.waiting_for())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await changed.wait()
+
+    def stop(self) -> None:
+        """Send the devices that wait for work away."""
+        self.stopping = True
+        self._wake()
+
+    def refused(self, refusal: Refused, participant: int | None, peer: str) -> None:
+        """Count a refusal, and log it, less and less often for the same reason; participant: None for strangers."""
+        self.refusals[refusal.reason] += 1
+        due = refusal.reason not in EXPECTED and self._refused.due((participant, refusal.reason), time.monotonic())
+        if due:
+            who = peer if participant is None else self.roster.name(participant)
+            log.warning("refused %s (%s): %s", who, refusal.reason, refusal)
+
+    def storage_failed(self, error: Exception) -> None:
+        """Log, less and less often, that something could not be written."""
+        if self._storage.due("", time.monotonic()):
+            log.error("%s; the run goes on when that works again", error)
+
+    def waiting_for(self) -> str:
+        """Say in a line what the run is waiting for."""
+        coordinator, progress = self.coordinator, self.coordinator.progress
+        if coordinator.finished:
+            return "the run is over"
+        what = f"round {progress.round}" + (", evaluation" if progress.stage is Stage.EVALUATE else "")
+        if not progress.cohort:
+            return f"{what}: {len(coordinator.joined)} of {coordinator.quorum} training devices have joined"
+        missing = [self.roster.name(k) for k in coordinator.missing]
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        return (
+            f"{what}: {len(progress.cohort) - len(missing)} of {len(progress.cohort)} devices, "
+            f"{coordinator.seconds_left(time.monotonic()):.0f} s left, missing: {', '.join(missing[:SHOWN])}{more}"
+        )
+
+    def _may(self, participant: int) -> bool:
+        tokens, roster = self.tokens, self.roster
+        return not tokens.required or tokens.is_good(roster.name(participant), roster.token(participant))
+
+    def _check(self, participant: int) -> None:
+        """Refuse who was let in, and whose token was revoked while it waited."""
+        if not self._may(participant):
+            raise Refused(Reason.UNKNOWN_SESSION, "this session ended with its device token: join again")
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[Coordinator]:
+        """Hold the coordinator, and tell of what has changed at the end, also when the device that asked has gone."""
+        async with self._lock:
+            before = self.coordinator.progress
+            try:
+                yield self.coordinator
+            finally:
+                after = self.coordinator.progress
+                if after.history > before.history:
+                    for record in self.coordinator.directory.history(after=before.history):
+                        self._on_round(record)
+                if after is not before:
+                    self._wake()
+                    self._waiting = Seldom(after_s=5.0)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,125 @@
+"""Who has joined a run: a name, the secret that proves it, and the participant number that it keeps for good.
+
+A device makes its key and stores it before it first joins, so an answer that is lost costs nothing: the same name with
+the same key joins again and gets the same number and the same session. On disk are hashes of keys and sessions only.
+
+Where a device token proves the name, a new key takes the old one's place: the device lost its card, or was replaced.
+"""
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgemeta.fed.refusal import Reason, Refused
+from edgemeta.storage import read_kept, write_kept
+
+log = logging.getLogger("edgemeta")
+
+FORMAT = "edgemeta-roster/1"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A device that has joined. key, session, token: sha256 of the secrets, in hexadecimal digits; token: or ""."""
+
+    participant: int
+    key: str
+    session: str
+    token: str = ""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The roster's file. devices: by name."""
+
+    salt: str
+    devices: dict[str, Member]
+
+
+class Roster:
+    """The devices of a run of so many participants, kept in a file; raises StorageError when it cannot be written.
+
+    salt: random text, drawn by the caller, that makes the sessions of a new roster its own.
+    """
+
+    def __init__(self, path: Path, participants: int, salt: str) -> None:
+        self._path, self._count = path, participants
+        kept = read_kept(path, Kept, FORMAT, "restore it, or remove it and every device joins anew")
+        self._salt, self._members = (kept.salt, kept.devices) if kept else (salt, {})
+        self._index()
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Participant number -> name, of those who have joined."""
+        return self._names
+
+    def name(self, participant: int) -> str:
+        """Return what people call a participant, whether it has joined or not."""
+        return self._names.get(participant, f"participant {participant}")
+
+    def join(self, name: str, key: str, wanted: int | None = None, token: str = "") -> tuple[int, str]:
+        """Return the participant number of a device and its session, new or the same as before.
+
+        wanted: the number that it asks for; without one the lowest free one. token: hash of the device token that
+        proves the name. Raises Refused.
+        """
+        member = self._members.get(name)
+        if member is None:
+            member = Member(self._free(wanted), _hash(key), _hash(self._session(name, key)), token)
+            self._keep({**self._members, name: member})
+        elif not token and not hmac.compare_digest(member.key, _hash(key)):
+            raise Refused(Reason.NAME_IN_USE, f"another device is '{name}' (it has another key): choose another name")
+        elif wanted not in (None, member.participant):
+            raise Refused(
+                Reason.OTHER_PARTITION,
+                f"'{name}' is participant {member.participant} of this run, and cannot become {wanted}",
+            )
+        elif token:
+            proven = replace(member, key=_hash(key), session=_hash(self._session(name, key)), token=token)
+            if proven != member:
+                if proven.key != member.key:
+                    log.warning("'%s' joins with a new key: its card was lost, or two boards have its token", name)
+                self._keep({**self._members, name: proven})
+        return member.participant, self._session(name, key)
+
+    def token(self, participant: int) -> str:
+        """Return the hash of the device token with which a participant got its session, "" when it was without one."""
+        return self._members[self._names[participant]].token
+
+    def find(self, session: str) -> int | None:
+        """Return whose session it is; looked up by its hash, so how long that takes says nothing about sessions."""
+        return self._sessions.get(_hash(session))
+
+    def _free(self, wanted: int | None) -> int:
+        if wanted is None:
+            number = next((k for k in range(self._count) if k not in self._names), None)
+            if number is None:
+                raise Refused(Reason.RUN_FULL, f"all {self._count} participants of this run have joined")
+            return number
+        if not 0 <= wanted < self._count:
+            raise Refused(Reason.BAD_PARTITION_ID, f"partition_id is {wanted}: expected 0 to {self._count - 1}")
+        if wanted in self._names:
+            raise Refused(
+                Reason.PARTITION_TAKEN, f"participant {wanted} is '{self._names[wanted]}': ask for another one"
+            )
+        return wanted
+
+    def _session(self, name: str, key: str) -> str:
+        return hmac.digest(key.encode(), f"{self._salt} {name}".encode(), "sha256").hex()
+
+    def _keep(self, members: dict[str, Member]) -> None:
+        """Make `members` the roster, on disk first and then here."""
+        write_kept(self._path, Kept(self._salt, members), FORMAT)
+        self._members = members
+        self._index()
+
+    def _index(self) -> None:
+        self._names = {member.participant: name for name, member in self._members.items()}
+        self._sessions = {member.session: member.participant for member in self._members.values()}
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

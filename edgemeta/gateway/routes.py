@@ -1,0 +1,281 @@
+"""The gateway's requests and answers (the protocol page defines them): from HTTP to the run, and back."""
+
+import asyncio
+import json
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from edgemeta import __version__
+from edgemeta.errors import StorageError
+from edgemeta.fed.description import Description
+from edgemeta.fed.messages import told
+from edgemeta.fed.refusal import Reason, Refused
+from edgemeta.gateway.gateway import Gateway
+from edgemeta.http.exchange import Body, FilePart, Response, json_answer
+from edgemeta.http.http1 import Request
+from edgemeta.link.address import is_loopback
+from edgemeta.link.protocol import PROTOCOL, SECONDS_LEFT
+
+log = logging.getLogger("edgemeta")
+
+MAX_JOIN_BYTES = 1 << 14
+MAX_EVALUATION_BYTES = 1 << 16  # a score of each grid cell takes some 90
+MAX_WAIT_S = 60.0
+RETRY_S = 5  # for a device that did not wait, or cannot be served now
+TENSORS = {"Content-Type": "application/octet-stream"}
+STATUS = {  # of a refusal, by its reason; every other one is 422
+    Reason.BAD_JSON: 400,
+    Reason.UNKNOWN_SESSION: 401,
+    Reason.TOKEN_REQUIRED: 401,
+    Reason.BAD_TOKEN: 401,
+    Reason.REVOKED: 401,
+    Reason.WRONG_DEVICE: 403,
+    Reason.OPERATOR_ONLY: 403,
+    Reason.NOT_FOUND: 404,
+    Reason.WRONG_METHOD: 405,
+    Reason.NAME_IN_USE: 409,
+    Reason.OTHER_PARTITION: 409,
+    Reason.PARTITION_TAKEN: 409,
+    Reason.RUN_FULL: 409,
+    Reason.WRONG_ROUND: 409,
+    Reason.NOT_IN_COHORT: 409,
+    Reason.RUN_OVER: 410,
+    Reason.PROTOCOL_TOO_OLD: 426,
+    Reason.PROTOCOL_TOO_NEW: 426,
+    Reason.STOPPING: 503,
+    Reason.STORAGE: 507,
+}
+Route = Callable[..., Awaitable[Response]]
+
+
+async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
+    """Answer one request, or say with a stable reason why not. Raises ProtocolError for a body that is none."""
+    try:
+        route, parameters = _route(request)
+        return await route(gateway, request, body, **parameters)
+    except Refused as error:
+        refused = error
+    except StorageError as error:
+        gateway.storage_failed(error)
+        refused = Refused(Reason.STORAGE, "the gateway cannot write this to its disk now: try again later")
+    gateway.refused(refused, _caller(gateway, request), body.peer)
+    facts: dict[str, Any] = {"error": refused.reason, "detail": str(refused)}
+    if refused.reason in (Reason.WRONG_ROUND, Reason.NOT_IN_COHORT):
+        facts["round"] = gateway.coordinator.progress.round
+    return json_answer(STATUS.get(refused.reason, 422), facts, _headers(refused.reason))
+
+
+def _headers(reason: Reason) -> Mapping[str, str]:
+    match STATUS.get(reason):
+        case 401:
+            return {"WWW-Authenticate": "Bearer"}
+        case 426:
+            return {"Upgrade": f"edgemeta/{PROTOCOL}"}
+        case 503 | 507:
+            return {"Retry-After": str(RETRY_S)}
+    return {}
+
+
+def _route(request: Request) -> tuple[Route, dict[str, int]]:
+    """Return who answers, and the numbers in the path, by the names that the routes have for them."""
+    for method, path, route in ROUTES:
+        if match := re.fullmatch(path.replace("{round}", "(?P<round_number>[0-9]{1,9})"), request.path):
+            if request.method != method:
+                raise Refused(Reason.WRONG_METHOD, f"{request.path} takes {method}, not {request.method}")
+            return route, {name: int(digits) for name, digits in match.groupdict().items()}
+    raise Refused(Reason.NOT_FOUND, f"there is no {request.path[:100]} here")
+
+
+async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
+    token, owner = _enrolled(gateway, request)
+    asked = _object(await body.read(MAX_JOIN_BYTES))
+    _check_version(asked.get("version"))
+    name, key = asked.get("name"), asked.get("key")
+    wanted, layout = asked.get("partition_id"), asked.get("layout")
+    if not (isinstance(name, str) and 1 <= len(name) <= 64 and name.isprintable()):
+        raise Refused(Reason.BAD_FIELD, "name: expected 1 to 64 printable characters")
+    if owner not in (None, name):
+        raise Refused(
+            Reason.WRONG_DEVICE, f"this token is not the one of '{name}': one token cannot speak for another device"
+        )
+    if not (isinstance(key, str) and 16 <= len(key) <= 256 and key.isascii() and key.isprintable()):
+        raise Refused(Reason.BAD_FIELD, "key: expected 16 to 256 ASCII characters, random ones, that the device keeps")
+    if wanted is not None and type(wanted) is not int:
+        raise Refused(Reason.BAD_FIELD, "partition_id: expected a whole number, or nothing")
+    fingerprint = gateway.coordinator.model.layout.fingerprint
+    if layout not in (None, fingerprint):
+        raise Refused(Reason.WRONG_LAYOUT, f"layout {layout!r}: this run has {fingerprint}")
+    participant, session = await gateway.join(name, key, wanted, token)
+    joined = {"protocol": PROTOCOL, "participant": participant, "session": session}
+    return json_answer(200, joined | _described(gateway))
+
+
+async def _run(gateway: Gateway, request: Request, _: Body) -> Response:
+    """Answer what a device wants to know before it joins: it costs no place in the run."""
+    owner = _enrolled(gateway, request)[1]
+    plan, number = gateway.coordinator.plan, gateway.coordinator.progress.round
+    facts = {
+        "protocol": PROTOCOL,
+        "time": round(time.time()),
+        "name": owner,
+        "round": number,
+        "recipe": told(plan.recipe(max(number, 1))),
+        "round_deadline_s": plan.config.server.round_deadline_s,
+    }
+    return json_answer(200, facts | _described(gateway))
+
+
+def _described(gateway: Gateway) -> dict[str, Any]:
+    """Return what a device needs to know of the run."""
+    plan, model = gateway.coordinator.plan, gateway.coordinator.model
+    classes = plan.config.model.classes
+    assert isinstance(classes, tuple)  # resolved
+    return Description(plan.config.data, plan.config.seed, model, classes, plan.last_round).to_json()
+
+
+def _enrolled(gateway: Gateway, request: Request) -> tuple[str | None, str | None]:
+    """Return the device token of a request and whose it is, (None, None) where the run takes none."""
+    if not gateway.tokens.required:
+        return None, None
+    token = _bearer(request)
+    return token, gateway.tokens.owner(token)
+
+
+def _check_version(version: Any) -> None:
+    if type(version) is not int:
+        raise Refused(Reason.BAD_FIELD, f"version: expected the number of a protocol version, here {PROTOCOL}")
+    if version != PROTOCOL:
+        raise Refused(
+            Reason.PROTOCOL_TOO_OLD if version < PROTOCOL else Reason.PROTOCOL_TOO_NEW,
+            f"protocol version {version}: this gateway speaks version {PROTOCOL} and no other",
+        )
+
+
+async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
+    participant = _session(gateway, request)
+    wait_s = _wait(request.query.get("wait", "0"))
+    task = await gateway.work(participant, wait_s)
+    if task is None and gateway.stopping:
+        raise Refused(Reason.STOPPING, "the gateway is being stopped: try again later")
+    if task is None:
+        return Response(204, {"Retry-After": str(1 if wait_s >= 1 else RETRY_S)})
+    asyncio.get_running_loop().call_soon(task.model.close)  # the listener has its own descriptor by then
+    start = 8 + int.from_bytes(task.model.read(8), "little")  # a model's data is the whole vector, in order
+    left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
+    headers = TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}
+    return Response(200, headers, [task.header, FilePart(task.model.fileno(), 4 * gateway.size, start), *task.beside])
+
+
+async def _update(gateway: Gateway, request: Request, body: Body, round_number: int) -> Response:
+    await gateway.deliver(_session(gateway, request), round_number, body)
+    return json_answer(200, {"accepted": True})
+
+
+async def _evaluation(gateway: Gateway, request: Request, body: Body, round_number: int) -> Response:
+    participant = _session(gateway, request)
+    await gateway.deliver_evaluation(participant, round_number, await body.read(MAX_EVALUATION_BYTES))
+    return json_answer(200, {"accepted": True})
+
+
+async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
+    if not is_loopback(body.peer):
+        _session(gateway, request)
+    file = open(gateway.coordinator.directory.model_path, "rb")  # noqa: SIM115 - closed when the listener has its own
+    asyncio.get_running_loop().call_soon(file.close)
+    return Response(200, TENSORS, [FilePart(file.fileno(), os.fstat(file.fileno()).st_size)])
+
+
+async def _status(gateway: Gateway, request: Request, body: Body) -> Response:
+    _check_operator(gateway, request, body.peer)
+    coordinator, progress, roster = gateway.coordinator, gateway.coordinator.progress, gateway.roster
+    now, heard, missing = time.monotonic(), gateway.heard, gateway.coordinator.missing
+    return json_answer(
+        200,
+        {
+            "protocol": PROTOCOL,
+            "version": __version__,
+            "waiting_for": gateway.waiting_for(),
+            "round": progress.round,
+            "last_round": coordinator.plan.last_round,
+            "stage": progress.stage,
+            "seconds_left": round(coordinator.seconds_left(now), 1) if progress.cohort else None,
+            "participants": coordinator.plan.config.data.participants,
+            "joined": len(roster.names),
+            "cohort": [roster.name(k) for k in progress.cohort],
+            "delivered": len(progress.cohort) - len(missing),
+            "missing": [roster.name(k) for k in missing],
+            "devices": [
+                {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
+                for k, name in sorted(roster.names.items())
+            ],
+            "refusals": dict(gateway.refusals + gateway.listener_refusals),
+            **gateway.traffic,
+        },
+    )
+
+
+async def _healthz(_gateway: Gateway, _request: Request, _body: Body) -> Response:
+    return json_answer(200, {"ok": True})
+
+
+ROUTES: list[tuple[str, str, Route]] = [
+    ("POST", "/v1/join", _join),
+    ("GET", "/v1/run", _run),
+    ("GET", "/v1/work", _work),
+    ("POST", "/v1/rounds/{round}/update", _update),
+    ("POST", "/v1/rounds/{round}/evaluation", _evaluation),
+    ("GET", "/v1/model", _model),
+    ("GET", "/status.json", _status),
+    ("GET", "/healthz", _healthz),
+]
+
+
+def _check_operator(gateway: Gateway, request: Request, peer: str) -> None:
+    """Let the operator pass: whoever is on this machine, or has the operator's token."""
+    if not is_loopback(peer) and not gateway.tokens.is_operators(_bearer(request)):
+        raise Refused(Reason.OPERATOR_ONLY, "this is answered on the gateway itself, or with the operator's token")
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _caller(gateway: Gateway, request: Request) -> int | None:
+    session = _bearer(request)
+    return None if session is None else gateway.find(session)
+
+
+def _session(gateway: Gateway, request: Request) -> int:
+    """Return which participant is asking."""
+    participant = _caller(gateway, request)
+    if participant is None:
+        raise Refused(Reason.UNKNOWN_SESSION, "join first, then send its session as 'Authorization: Bearer SESSION'")
+    return participant
+
+
+def _wait(text: str) -> float:
+    try:
+        wait_s = float(text)
+    except ValueError:
+        wait_s = math.nan
+    if not 0 <= wait_s < math.inf:
+        raise Refused(
+            Reason.BAD_FIELD, f"wait={text[:20]}: expected seconds, of which {MAX_WAIT_S:g} at most are waited"
+        )
+    return min(wait_s, MAX_WAIT_S)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(Reason.BAD_JSON, f"expected a JSON object: {error}") from None
+    if not isinstance(value, dict):
+        raise Refused(Reason.BAD_JSON, "expected a JSON object")
+    return value

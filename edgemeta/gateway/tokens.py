@@ -1,0 +1,197 @@
+"""Which devices may take part: hashes of their tokens, in a file that commands write while a gateway reads it.
+
+A token is 256 random bits. Its plain sha256 is kept: slow hashes are for what people choose, and nobody finds 256
+random bits by trying, however fast. A device may have two tokens at a time: enrolled again, it goes on with the old
+one until it first joins with the new one. A token that was revoked or replaced is remembered, to say so to its holder.
+
+This is policy without a network, as the roster is: whoever calls draws the tokens and knows the time.
+"""
+
+import copy
+import fcntl
+import hashlib
+import hmac
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgemeta.errors import ConfigError, StorageError
+from edgemeta.fed.refusal import Reason, Refused
+from edgemeta.storage import read_kept, storing, write_kept
+
+log = logging.getLogger("edgemeta")
+
+DEVICES_FILE = "devices.json"  # in a gateway's state directory
+FORMAT = "edgemeta-devices/1"
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A device. enrolled: seconds since 1970; tokens: hashes of the good ones, newest first, none when revoked."""
+
+    enrolled: float
+    tokens: tuple[str, ...]
+    former: tuple[str, ...] = ()
+
+
+@dataclass
+class Register:
+    """Name -> device, and the hash of the operator's token, "" when there is none."""
+
+    devices: dict[str, Enrolled] = field(default_factory=dict)
+    operator: str = ""
+
+
+def enroll(path: Path, name: str, token: str, now: float) -> bool:
+    """Let whoever has this token take part as `name`; return whether the device has another one that is still good.
+
+    Of earlier tokens the one in use stays good, and one that was never used is replaced. Raises StorageError, and
+    ConfigError when the file is damaged.
+    """
+    with _editing(path) as register:
+        before = register.devices.get(name, Enrolled(now, ()))
+        former = (*before.former, *before.tokens[:-1])
+        register.devices[name] = Enrolled(now, (digest(token), *before.tokens[-1:]), former)
+        return bool(before.tokens)
+
+
+def revoke(path: Path, name: str) -> bool:
+    """Let no token of `name` be good any more; return whether there was one. Raises ConfigError for no such device."""
+    with _editing(path) as register:
+        before = register.devices.get(name)
+        if before is None:
+            raise ConfigError(f"no device '{name}' was enrolled here: 'edgemeta devices' lists them")
+        register.devices[name] = replace(before, tokens=(), former=(*before.former, *before.tokens))
+        return bool(before.tokens)
+
+
+def set_operator(path: Path, token: str) -> None:
+    """Make this the operator's token, in the place of an earlier one."""
+    with _editing(path) as register:
+        register.operator = digest(token)
+
+
+def read_register(path: Path) -> Register:
+    """Return what the file says, nothing when there is none. Raises ConfigError and StorageError."""
+    advice = "restore it, or remove it and enroll every device anew"
+    return read_kept(path, Register, FORMAT, advice) or Register()
+
+
+def digest(token: str) -> str:
+    """Return what is kept of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class Tokens:
+    """The register as a running gateway sees it: what a command changes holds from the next request on.
+
+    required: without a token nobody takes part, even while no device is enrolled. It is so too as soon as one was
+    enrolled, and stays so: neither revoking the last device nor losing the file opens the gateway. A file that is
+    damaged later is reported, and what it said last holds. Raises ConfigError and StorageError at first.
+    """
+
+    def __init__(self, path: Path, *, required: bool = False) -> None:
+        self._path, self._required = path, required
+        self._seen = _stamp(path)
+        self._register = read_register(path)
+
+    @property
+    def required(self) -> bool:
+        """Whether joining takes a token."""
+        self._required = self._required or bool(self._current().devices)
+        return self._required
+
+    @property
+    def enrolled(self) -> int:
+        """How many devices have a token that is good."""
+        return sum(bool(device.tokens) for device in self._current().devices.values())
+
+    def owner(self, token: str | None) -> str:
+        """Return whose token it is. Raises Refused."""
+        if not token:
+            raise Refused(
+                Reason.TOKEN_REQUIRED,
+                "this gateway knows its devices: send the token of a join file ('edgemeta enroll')",
+            )
+        hashed, owner, former = digest(token), None, False
+        for name, device in self._current().devices.items():  # to the end, so that the time says nothing
+            if _matches(hashed, device.tokens):
+                owner = name
+            former |= hashed in device.former
+        if owner is None and former:
+            raise Refused(Reason.REVOKED, "this token was revoked, or replaced by a newer one: ask for a new join file")
+        if owner is None:
+            raise Refused(Reason.BAD_TOKEN, "this gateway did not give this token: is the join file for another one?")
+        return owner
+
+    def is_good(self, name: str, hashed: str) -> bool:
+        """Say whether `hashed` is a token of `name` now."""
+        device = self._current().devices.get(name)
+        return device is not None and _matches(hashed, device.tokens)
+
+    def is_operators(self, token: str | None) -> bool:
+        """Say whether it is the operator's token."""
+        operator = self._current().operator
+        return bool(token) and bool(operator) and hmac.compare_digest(digest(token or ""), operator)
+
+    def use(self, name: str, token: str) -> None:
+        """Note that `name` joins with this token: when it is the newest, older ones are good no longer.
+
+        Raises Refused when it was revoked meanwhile, and StorageError.
+        """
+        hashed = digest(token)
+        known = self._current().devices.get(name)
+        if known is not None and known.tokens == (hashed,):
+            return
+        with _editing(self._path) as register:
+            device = register.devices.get(name)
+            if device is None or hashed not in device.tokens:
+                raise Refused(
+                    Reason.REVOKED, "this token was revoked, or replaced by a newer one: ask for a new join file"
+                )
+            if hashed == device.tokens[0]:
+                former = (*device.former, *device.tokens[1:])
+                register.devices[name] = replace(device, tokens=(hashed,), former=former)
+
+    def _current(self) -> Register:
+        stamp = _stamp(self._path)
+        if stamp != self._seen:
+            try:
+                self._register, self._seen = read_register(self._path), stamp
+            except (ConfigError, StorageError) as error:
+                self._seen = stamp  # said once; looked at again when it changes again
+                log.error("%s; what it said before holds until it can be read", error)
+        return self._register
+
+
+def _matches(hashed: str, known: Sequence[str]) -> bool:
+    return sum(hmac.compare_digest(hashed, one) for one in known) > 0
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does: each change is a new file, so its number in the folder is another one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size, found.st_ctime_ns
+
+
+@contextmanager
+def _editing(path: Path) -> Iterator[Register]:
+    """Read the register, let it be changed, and write it when it was, while nobody else does."""
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)  # the lock: a file for that could belong to somebody else
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        register = read_register(path)
+        before = copy.deepcopy(register)
+        yield register
+        if register != before:
+            write_kept(path, register, FORMAT, private=True)
+    finally:
+        os.close(folder)
