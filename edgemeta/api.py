@@ -14,12 +14,13 @@ from edgemeta.data.leftout import LeftOut, one_sided
 from edgemeta.errors import ConfigError
 from edgemeta.fed.comparison import alone, fedavg_of
 from edgemeta.fed.participants import Participant, divide, left_over
-from edgemeta.fed.plan import network_of, resolve
+from edgemeta.fed.plan import CUSTOM, network_of, resolve
 from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
 from edgemeta.meta import load_model
 from edgemeta.nn import Model, Vector
 
+MODEL_FILE = "model.safetensors"  # in a run directory
 Arrays = tuple[Any, Any]  # samples and labels
 Config = RunConfig | Mapping[str, Any] | str | Path
 
@@ -45,7 +46,10 @@ def simulate(
     configuration's (one's own has its own number). Both leave the result the same. hooks: `on_round` and the like of
     `edgemeta.fed.run`. Raises ConfigError, DataError, StorageError, and DivergedError when the loss is not finite.
     """
-    return start(prepare(config_of(config), data, model, threads), out, init, jobs, **hooks)
+    settings = config_of(config)
+    if model is None:
+        settings, model = own_network(settings, init, None if out is None else Path(out) / MODEL_FILE)
+    return start(prepare(settings, data, model, threads), out, init, jobs, **hooks)
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,23 @@ def config_of(config: Config) -> RunConfig:
     return config_from(config)
 
 
+def own_network(config: RunConfig, *files: str | Path | None) -> tuple[RunConfig, Model | None]:
+    """Return a run's network that has no name, and the settings with its input shape and classes; else None.
+
+    That is where model.name is "custom": the network is that of the first model file given; the last one may not be
+    there, as it is a run's own. Raises ConfigError when there is none.
+    """
+    if config.model.name != CUSTOM:
+        return config, None
+    *given, own = files
+    found = next((file for file in given if file is not None), own if own and Path(own).is_file() else None)
+    if found is None:
+        raise ConfigError("model.name is 'custom': give the model file that has the network, as --init MODEL (init=)")
+    start = load_model(found)
+    asked = replace(config.model, input_shape=start.network.input_shape, classes=start.classes)
+    return replace(config, model=asked), start.network
+
+
 def prepare(
     config: RunConfig,
     data: Iterable[tuple[Arrays, Arrays]] | None = None,
@@ -142,18 +163,21 @@ def gateway_data(config: RunConfig) -> tuple[Split] | None:
     return (open_data(config.data.source, shape=config.model.input_shape, seed=config.seed),)
 
 
-def prepare_gateway(config: RunConfig, data: tuple[Split] | None = None) -> tuple[RunConfig, Model]:
+def prepare_gateway(
+    config: RunConfig, data: tuple[Split] | None = None, model: Model | None = None
+) -> tuple[RunConfig, Model]:
     """Return the resolved configuration and the network of a run whose data stays on the devices.
 
-    data: what `gateway_data` returned, if it has been asked before. Raises ConfigError and DataError.
+    data: what `gateway_data` returned, if it has been asked before. model: one's own network. Raises ConfigError and
+    DataError.
     """
     shape, classes = config.model.input_shape, config.model.classes
     if found := data or gateway_data(config):
         shape, classes = found[0].train.shape, found[0].train.classes
     assert shape is not None  # or there would be data
     assert isinstance(classes, tuple)
-    resolved = resolve(config, shape, classes)
-    return resolved, network_of(resolved)
+    resolved = resolve(config, shape, classes, model)
+    return resolved, model or network_of(resolved)
 
 
 def initial(network: Model, seed: int, init: str | Path | None) -> Vector:

@@ -1,5 +1,6 @@
 """The firmware scripts in devices/, each against a real gateway; no test machine has a camera or GPIO."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_the_camera_learns_from_a_folder_that_grows(tmp_path):
     assert_finished(tmp_path)
     assert "no camera (" in done.stderr
     assert "apt install python3-picamera2" in done.stderr
-    assert "waiting for pictures: pictures has one class (empty)" in done.stderr  # it began with too few
+    assert re.search(r"waiting for pictures: .* samples are too few", done.stderr)  # it began with a handful
     assert "it sees [" in done.stdout
     assert {folder.name for folder in (tmp_path / "pictures").iterdir()} == {"empty", "visitor"}
 

@@ -40,7 +40,7 @@ def by_edgemeta(work: Work) -> Callable[[], object]:
     x = rng.standard_normal((2, work.batch, 32, 32, 3), np.float32)
     y = rng.integers(0, 10, (2, work.batch))
     theta = network.init(0)
-    adapted = np.empty_like(theta) if work.kind == "fomaml" else theta
+    adapted = gradient = np.empty_like(theta) if work.kind == "fomaml" else theta
 
     def forward() -> object:
         return network.forward(theta, x[0], workspace)
@@ -49,7 +49,7 @@ def by_edgemeta(work: Work) -> Callable[[], object]:
         network.descend(theta, x[0], y[0], RATE, workspace, out=theta)
 
     def natural() -> None:
-        nonlocal theta
+        nonlocal theta, gradient  # as a script's loop: the last gradient lives until the next one is there
         _, gradient = network.loss_and_grad(theta, x[0], y[0])
         theta -= RATE * gradient
 

@@ -54,8 +54,9 @@ def server(
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
     give_back_large_blocks()
+    settings, own = api.own_network(settings, init, state / api.MODEL_FILE)
     opened = api.gateway_data(settings)
-    resolved, network = api.prepare_gateway(settings, opened)
+    resolved, network = api.prepare_gateway(settings, opened, own)
     data = opened and fingerprint(opened)
     del opened  # with what was read of it
     last_round = Plan(resolved).last_round

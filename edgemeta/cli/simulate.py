@@ -40,7 +40,10 @@ def simulate(
     from edgemeta.fed.plan import Plan
 
     finished = out is not None and (out / "summary.json").exists()
-    prepared = api.prepare(settings, threads=threads)
+    settings, network = api.own_network(settings, init, out and out / api.MODEL_FILE)
+    if network:
+        network.threads = threads
+    prepared = api.prepare(settings, model=network, threads=threads)
     for line in prepared.left_out.why:
         click.echo(line, err=True)
     progress = Progress(Plan(prepared.config).last_round)

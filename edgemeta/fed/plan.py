@@ -15,6 +15,8 @@ from edgemeta.meta import LEARNERS
 from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Model, build
 from edgemeta.records import nearest, read_record
 
+CUSTOM = "custom"  # what a network without a name of its own is called
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -72,7 +74,7 @@ def resolve(
         min_available_clients=config.server.min_available_clients or train,
         min_fit_clients=config.server.min_fit_clients or min(2, train),
     )
-    name, loss = ("custom", network.loss) if network else (config.model.name, config.model.loss)
+    name, loss = (CUSTOM, network.loss) if network else (config.model.name, config.model.loss)
     model = ModelConfig(name, input_shape, classes, loss)
     phases = tuple(
         replace(
@@ -123,7 +125,7 @@ def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tup
 
 def _unknown_names(config: RunConfig) -> list[str]:
     named = [
-        ("model", config.model.name, [*MODELS, "custom"]),
+        ("model", config.model.name, [*MODELS, CUSTOM]),
         ("loss", config.model.loss, list(LOSSES)),
         ("aggregator", config.server.aggregator, list(AGGREGATORS)),
         ("optimizer", config.server.optimizer, list(OPTIMIZERS)),
