@@ -92,7 +92,7 @@ PAIRS = r"expected a list, even of one, with \(\(x_train, y_train\), \(x_test, y
         ([labelled(None)], "participant 0: y_train: None is no array"),
         ([labelled(Y.astype(str), Y)], "some labels are names and others numbers"),
         ([labelled(2_000_000 * Y)], "label 2000000: without a list of classes, labels must be below 10000"),
-        ([labelled(np.zeros((6, 20_000)) + np.eye(20_000)[0])], "label 19999: without a list"),
+        ([labelled(np.zeros((6, 20_000)) + np.eye(1, 20_000))], "label 19999: without a list"),
         ([labelled(Y - 1)], "labels run from -1 to 0"),
         ([labelled(np.eye(2)[Y], np.eye(3)[Y])], "one-hot labels of 2 columns: expected 3"),
     ],
