@@ -17,6 +17,8 @@ from edgemeta.errors import ConfigError
 from edgemeta.nn import Conv2d, Dense, Flatten, MaxPool2d, Model, ReLU
 from edgemeta.nn.files import save_model
 
+pytestmark = pytest.mark.slow
+
 LAYERS = [Conv2d(3, 3), ReLU(), MaxPool2d(2), Flatten(), Dense(10)]
 CUSTOM = TINY | {"model": {"name": "custom"}, "data": {"source": SPEC, "participants": 2, "partition": "iid"}}
 

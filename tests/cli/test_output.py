@@ -16,6 +16,8 @@ from edgemeta.bench.loopback import start
 from edgemeta.meta import TrainedModel
 from edgemeta.nn import PICTURES, build
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("\u65e5\u672c", "caf\u00e9 \U0001f600")  # two scripts, and a letter beyond 16 bits
 SHORT = ["--set", "model.name=mlp", "--set", 'phases=[{algorithm="fedavg",rounds=1,local_steps=1}]']
 

@@ -301,6 +301,7 @@ def certificate_is_good(folder):
     return start < time.time() < end
 
 
+@pytest.mark.slow
 def test_a_join_file_and_a_gateway_with_tls(tmp_path):
     house = unpack("gateway-tokens", tmp_path)
     if not certificate_is_good(house):

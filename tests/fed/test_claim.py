@@ -39,6 +39,7 @@ def killed(settings, out):
         edgemeta.simulate(settings, out=out, on_round=on_round)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_by_any_path_to_the_same_data(tmp_path, monkeypatch):
     here, stick = tmp_path / "here", tmp_path / "stick"
     here.mkdir(), stick.mkdir()
@@ -57,6 +58,7 @@ def test_a_killed_run_goes_on_by_any_path_to_the_same_data(tmp_path, monkeypatch
         edgemeta.simulate(on("./a.npz", seed=4), out=tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -52,6 +52,7 @@ def test_training_and_scoring_come_to_what_they_did(tmp_path):
         assert now == pytest.approx(was, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "done"), [("simulation-half", 2), ("simulation-mid-round", 1)])
 def test_a_killed_simulation_goes_on_to_the_right_bits(tmp_path, name, done):
     run = unpack(name, tmp_path) / "run"

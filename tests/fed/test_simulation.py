@@ -91,6 +91,7 @@ def test_another_seed_is_another_run(undisturbed):
     assert not np.array_equal(other.model.theta, result.model.theta)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_killed_at_any_rename_it_ends_with_the_same_bits(undisturbed, tmp_path, monkeypatch, seed):
     replace, left, kills, moments = os.replace, 0, 0, random.Random(seed)

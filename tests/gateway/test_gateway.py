@@ -184,6 +184,7 @@ def test_a_wait_that_is_no_time_is_refused(run, wait):
 THETA = struct.pack(f"<{SIZE}d", *[1.0] * SIZE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

@@ -302,6 +302,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
 def test_mutated_files_load_or_are_refused(small: Path, data: st.DataObject) -> None:
