@@ -78,6 +78,7 @@ class ServerConfig:
     aggregator: str = "mean"
     optimizer_settings: Mapping[str, float] = field(default_factory=dict)
     aggregator_settings: Mapping[str, float] = field(default_factory=dict)
+    clip: float | str = 5.0
 
 
 @dataclass(frozen=True)

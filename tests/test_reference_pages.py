@@ -260,7 +260,7 @@ def every_command(group: Any = commands, path: tuple[str, ...] = ()) -> Iterator
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from every_command(command, (*path, name))
-        else:
+        if not isinstance(command, click.Group) or command.invoke_without_command:
             yield (*path, name), command
 
 

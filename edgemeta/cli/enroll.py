@@ -32,10 +32,13 @@ def enroll(name: str, url: str | None, trust: Path | None, state: Path) -> None:
         click.echo(f"Warning: {made.url} is not encrypted, so who listens on the way gets this token too", err=True)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @STATE
-def devices(state: Path) -> None:
+@click.pass_context
+def devices(context: click.Context, state: Path) -> None:
     """List the devices that were enrolled: name, when, participant if it has joined."""
+    if context.invoked_subcommand is not None:
+        return
     from edgemeta.gateway.enrolment import list_devices
 
     listed = list_devices(state)
@@ -45,6 +48,30 @@ def devices(state: Path) -> None:
         click.echo(f"{device.name:24} {when}  {number:15} {device.standing}".rstrip())
     if not listed:
         click.echo("no device is enrolled: 'edgemeta enroll NAME' enrolls one", err=True)
+
+
+@devices.command()
+@click.argument("name")
+@STATE
+def hold(name: str, state: Path) -> None:
+    """Ask a device for nothing more, until it is released; its session stays."""
+    from edgemeta.gateway.enrolment import order_gateway
+    from edgemeta.gateway.tokens import HOLD
+
+    order_gateway(state, name, HOLD)
+    click.echo(f"'{name}' is held: a running gateway asks it no more from now on, another one from its next start")
+
+
+@devices.command()
+@click.argument("name")
+@STATE
+def release(name: str, state: Path) -> None:
+    """Let a device take part again that was held, by hand or since its updates did not count."""
+    from edgemeta.gateway.enrolment import order_gateway
+    from edgemeta.gateway.tokens import RELEASE
+
+    order_gateway(state, name, RELEASE)
+    click.echo(f"'{name}' is released: it is asked again in the next round")
 
 
 @click.command()

@@ -127,6 +127,8 @@ class Device:
         except StorageError as error:
             return self._later(Kind.STORAGE, str(error))
         except (NoMemory, MemoryError, DivergedError) as error:
+            if isinstance(error, DivergedError):
+                self._tell_diverged()
             self._tasks.drop()  # a later one may be smaller, or tamer
             kind = Kind.DIVERGED if isinstance(error, DivergedError) else Kind.MEMORY
             return self._later(kind, str(error) or "out of memory")
@@ -236,6 +238,15 @@ class Device:
             self._keep(adaptation={"evaluation": asdict(work.evaluation), "batch_size": work.recipe.batch_size})
             self._personalise(run, task.vectors["theta"], work.round)
         return Done(Kind.DELIVERED, f"delivered the {what} of round {work.round}")
+
+    def _tell_diverged(self) -> None:
+        """Say that the model of the task's round diverges here; whatever becomes of it, the task is dropped."""
+        task = self._tasks.current(self._run) if self._run else None
+        if task is not None and self._known:
+            try:
+                self._call("POST", f"/v1/rounds/{task.work.round}/diverged", body=b"{}")
+            except (Away, StorageError) as error:
+                log.warning("the gateway was not told that training diverges: %s", error)
 
     def _over(self, run: Joined) -> Done:
         if self._identity.personal is None or self._identity.personal != run.run.last_round:

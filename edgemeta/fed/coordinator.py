@@ -8,25 +8,26 @@ only goes forward.
 """
 
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from edgemeta.errors import ConfigError
+from edgemeta.fed.closing import close, repeat
+from edgemeta.fed.collected import Collected
 from edgemeta.fed.directory import RunDirectory
-from edgemeta.fed.messages import Delivered, Work, admit_evaluation, admit_update, task_bytes
+from edgemeta.fed.messages import Work, task_bytes
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
-from edgemeta.fed.scores import Record, combine, new_record, summarize, with_training
+from edgemeta.fed.scores import Record, summarize, with_evaluation
 from edgemeta.fed.selection import evaluators, trainers
-from edgemeta.fed.server_step import ServerState, advance, begin, load_state, travelling
+from edgemeta.fed.server_step import ServerState, begin, load_state, travelling
+from edgemeta.fed.standing import STRIKES, Standing
 from edgemeta.fed.upload import most_bytes
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters
-from edgemeta.storage import storing, sync_folder, write_atomic
 
 log = logging.getLogger("edgemeta")
 
@@ -34,7 +35,7 @@ log = logging.getLogger("edgemeta")
 class Coordinator:
     """One run. Raises, from its methods, Refused for messages that do not count, and StorageError.
 
-    theta: where a new run starts. roster: the participants that have joined so far. name: what the log calls one.
+    theta: where a new run starts. roster: who has joined. name: what the log calls one. own: who brings its own data.
     """
 
     def __init__(
@@ -46,15 +47,16 @@ class Coordinator:
         roster: Iterable[int],
         now: float,
         name: Callable[[int], str] = str,
+        own: Iterable[int] = (),
     ) -> None:
         self.plan, self.model, self.directory, self.roster, self._name = plan, model, directory, set(roster), name
+        self.own = set(own)
         self._began = self._opened = now
-        self._updates: dict[int, Delivered] = {}
-        self._scores: dict[int, dict[str, Any]] = {}
+        self._collected = Collected(directory, plan, model)
         self._server = (-1, ServerState())  # what is kept beside the model of a round
         committed = directory.load_progress()
-        self.progress = committed or Progress(record={**self._new_record(0)})
-        self._away = set(self.progress.away)
+        self.progress = committed or Progress(record={**plan.new_record(0)})
+        self._away, self.standing = set(self.progress.away), Standing(self.progress.strikes, self.progress.rests)
         if committed:
             self._recover()
         else:
@@ -97,7 +99,8 @@ class Coordinator:
     @property
     def missing(self) -> list[int]:
         """Who has been asked in this stage and has not delivered yet."""
-        return [k for k in self.progress.cohort if k not in self._delivered]
+        delivered = self._collected.of(self.progress.stage)
+        return [k for k in self.progress.cohort if k not in delivered]
 
     @property
     def joined(self) -> list[int]:
@@ -122,7 +125,10 @@ class Coordinator:
         """Return the participant's task, or None when there is nothing for it to do now."""
         self._away.discard(participant)
         self._go_on(now)
-        return self._task(participant) if participant in self.missing else None
+        if participant not in self.missing or participant in self.standing.diverged:
+            return None
+        self.standing.busy.add(participant)
+        return self._task(participant)
 
     def is_new(self, stage: Stage, participant: int, round_number: int) -> bool:
         """Say whether a message of a stage would bring something new; raises Refused when nobody asked."""
@@ -136,28 +142,39 @@ class Coordinator:
             )
         if participant not in progress.cohort:
             raise Refused(Reason.NOT_IN_COHORT, f"participant {participant} was not asked in round {round_number}")
-        return participant not in self._delivered
+        return participant not in self._collected.of(stage)
 
     def deliver(self, participant: int, round_number: int, file: Path, now: float) -> None:
         """Accept an update that lies complete in `file`, which is moved away; a repeated one changes nothing."""
         if self.is_new(Stage.TRAIN, participant, round_number):
-            delivered = self._admit(file, round_number)
-            kept = self.directory.update_path(round_number, participant)
-            with storing(kept):
-                os.replace(file, kept)
-                if self.directory.durable:
-                    sync_folder(kept.parent)
-            self._updates[participant] = delivered
-            self._go_on(now)
+            self._add(participant, lambda: self._collected.add_update(participant, round_number, file, self.sizes), now)
 
     def deliver_evaluation(self, participant: int, round_number: int, body: bytes, now: float) -> None:
         """Accept a participant's scores of the current model; repeated ones change nothing."""
         if self.is_new(Stage.EVALUATE, participant, round_number):
-            scores = admit_evaluation(body, self.plan.config.evaluation)
-            if self.directory.durable:
-                write_atomic(self.directory.evaluation_path(round_number, participant), [body])
-            self._scores[participant] = scores | {"bytes": len(body)}
+            self._add(participant, lambda: self._collected.add_scores(participant, round_number, body), now)
+
+    def diverged(self, participant: int, round_number: int, now: float) -> None:
+        """Take note that a participant's training of this round diverges: it is not waited for.
+
+        When more than half of the cohort says so, it is the model's fault, and the round before is repeated.
+        """
+        said = self.standing.diverged
+        if self.is_new(Stage.TRAIN, participant, round_number) and participant not in said:
+            log.warning("round %d: the model diverges on %s", round_number, self._name(participant))
+            said.add(participant)
+            self.standing.out.add(participant)
+            if 2 * len(said) > len(self.progress.cohort):
+                self._repeat_last()
             self._go_on(now)
+
+    def hold(self, participant: int) -> None:
+        """Ask a participant no more, until it is released."""
+        self._commit(strikes=self.standing.strikes | {str(participant): STRIKES})
+
+    def release(self, participant: int) -> None:
+        """Let a participant take part again, from the next stage on."""
+        self._commit(strikes={k: count for k, count in self.standing.strikes.items() if k != str(participant)})
 
     def tick(self, now: float) -> None:
         """Act on the deadline: close the stage with what there is, or open the round again when that is too little.
@@ -168,52 +185,43 @@ class Coordinator:
         if not self.progress.cohort or self.seconds_left(now) > 0:
             return
         self._away.update(self.missing)
+        self.standing.missed(self.missing, self.progress.round)
+        delivered = len(self._collected.updates)
         if not self._trains:
             self._close_evaluation(now)
-        elif len(self._updates) >= self._min_fit:
+        elif delivered >= self._min_fit:
             self._close_training(now)
         else:
             log.warning(
                 "round %d: only %d of %d delivered before the deadline, and %d are needed: opened again (missing: %s)",
-                self.progress.round,
-                len(self._updates),
-                len(self.progress.cohort),
-                self._min_fit,
+                *(self.progress.round, delivered, len(self.progress.cohort), self._min_fit),
                 ", ".join(map(self._name, self.missing)),
             )
             self._commit(cohort=[], attempt=self.progress.attempt + 1)
         self._go_on(now)
-
-    def _task(self, participant: int) -> Work:
-        progress = self.progress
-        return Work(
-            kind=progress.stage,
-            round=progress.round,
-            phase=self.plan.phase_of(progress.round),
-            participant=participant,
-            seed=self.plan.config.seed,
-            recipe=self.plan.recipe(progress.round),
-            evaluation=self.plan.config.evaluation,
-            layout=self.model.layout.fingerprint,
-            counted=progress.counted.get(str(participant), 0),
-        )
-
-    @property
-    def _delivered(self) -> Mapping[int, Any]:
-        return self._updates if self._trains else self._scores
 
     @property
     def _trains(self) -> bool:
         return self.progress.stage is Stage.TRAIN
 
     @property
-    def _record(self) -> Record:
-        """What is known of the round at work so far: a copy."""
-        return cast(Record, dict(self.progress.record))
-
-    @property
     def _min_fit(self) -> int:
         return self.plan.server.min_fit_clients or 1
+
+    def _task(self, participant: int) -> Work:
+        return self.plan.task(self.progress, participant, self.model.layout)
+
+    def _bytes_down(self, participants: Iterable[int]) -> int:
+        sizes = self.sizes
+        return sum(task_bytes(self._task(k).header(sizes), sizes) for k in participants)
+
+    def _add(self, participant: int, add: Callable[[], None], now: float) -> None:
+        """Collect what a participant sent; what does not count is counted against it, and nobody waits for another."""
+        try:
+            with self.standing.judging(participant):
+                add()
+        finally:
+            self._go_on(now)
 
     def _go_on(self, now: float) -> None:
         """Do what needs no more messages: draw the cohort of a stage that has none, close a stage that has all."""
@@ -224,7 +232,8 @@ class Coordinator:
                     return
                 self._commit(cohort=cohort)
                 self._opened = now
-            if self.missing:
+            enough = len(self._collected.of(self.progress.stage)) >= (self._min_fit if self._trains else 1)
+            if not enough or not set(self.missing) <= self.standing.out:
                 return
             (self._close_training if self._trains else self._close_evaluation)(now)
         if self.directory.summary() is None:
@@ -232,85 +241,74 @@ class Coordinator:
 
     def _cohort(self) -> list[int]:
         """Return who takes part in the stage that opens; nobody, as long as too few are on the roster."""
-        progress, joined = self.progress, self.joined
-        if len(joined) < self.quorum:
+        progress, held = self.progress, self.standing.held
+        away = self._away | self.standing.resting(progress.round)
+        if len(self.joined) < self.quorum:
             return []
         if not self._trains:
-            return evaluators(self.plan, progress.round, self.roster, self._away)
-        drawn = trainers(self.plan, progress.round, progress.attempt, joined, self._away)
-        return sorted({*drawn, *self._updates})  # what was delivered before the round was opened again counts
+            return evaluators(self.plan, progress.round, self.roster - held, away)
+        able = set(self.joined) - held - set(progress.without)
+        drawn = trainers(self.plan, progress.round, progress.attempt, able, away)
+        return sorted({*drawn, *self._collected.updates})  # what was delivered before it was opened again counts
 
     def _close_training(self, now: float) -> None:
         """Fold the updates, in order of participant number, into the next model, and commit it."""
-        progress, updates = self.progress, dict(sorted(self._updates.items()))
-        weights = {k: update.samples for k, update in updates.items()}
-        advance(self.directory, self.plan, self.model, progress, self.sizes, weights)
-        sent = sum(map(self._bytes_down, updates))
-        record = with_training(self._record, updates.values(), len(self.missing), sent)
-        counted = progress.counted | {str(k): progress.round for k in updates}
+        progress, collected, standing = self.progress, self._collected, self.standing
+        updates = dict(sorted(collected.updates.items()))
+        closed = close(self.directory, self.plan, self.model, progress, updates, self.own, standing, self._name)
+        if not closed.counting:
+            self._commit(cohort=[], attempt=progress.attempt + 1, **closed.changes)
+            collected.set_aside(progress.round, closed.left_out)
+            return
+        record = closed.changes.pop("record") | {"bytes_down": self._bytes_down(closed.counting)}
+        self.directory.forget_collected(progress.round + 1)  # of a time before this round was repeated
         if self.plan.is_evaluated(progress.round):
-            self._commit(
-                stage=Stage.EVALUATE, model=progress.round, cohort=[], attempt=0, counted=counted, record=record
-            )
+            self._commit(stage=Stage.EVALUATE, cohort=[], attempt=0, record=record, **closed.changes)
         else:
-            self._finish_round(now, record, model=progress.round, counted=counted)
-        self._updates.clear()
-        self.directory.forget_before(progress.round)
+            self._finish_round(now, record, **closed.changes)
+        collected.updates.clear()
+        self.directory.forget_before(progress.model)
+        self.directory.forget_collected(progress.round)
 
     def _close_evaluation(self, now: float) -> None:
         """Put the scores that came into the round's record, and finish the round."""
-        record, train = self._record, self.plan.training_participants
-        if scores := [self._scores[k] for k in sorted(self._scores) if k < train]:
-            record["evaluation"] = combine(scores)
-        if scores := [self._scores[k] for k in sorted(self._scores) if k >= train]:
-            record["evaluation_new"] = combine(scores)
-        if self.missing:
-            record["evaluation_missing"] = self.missing
-        record["bytes_down"] += sum(map(self._bytes_down, self._scores))
-        record["bytes_up"] += sum(scores["bytes"] for scores in self._scores.values())
+        scores, record = self._collected.scores, cast(Record, self.progress.record)
+        record = with_evaluation(record, scores, self.plan.training_participants, self.missing)
+        record["bytes_down"] += self._bytes_down(scores)
         self._finish_round(now, record)
-        self._scores.clear()
+        scores.clear()
 
     def _finish_round(self, now: float, record: Record, **changes: Any) -> None:
         progress = self.progress
         record["seconds"] = round(now - self._began, 3)
         history = self.directory.append_record(record, after=progress.history)
         following, over = progress.round + 1, progress.round == self.plan.last_round
-        new = {"round": following, "stage": Stage.OVER if over else Stage.TRAIN, "record": self._new_record(following)}
-        self._commit(cohort=[], attempt=0, history=history, **new, **changes)
+        stage, new = Stage.OVER if over else Stage.TRAIN, {**self.plan.new_record(following)}
+        self._commit(round=following, stage=stage, record=new, history=history, cohort=[], attempt=0, **changes)
         self._began = now
+
+    def _repeat_last(self) -> None:
+        changes = repeat(self.plan, self.progress, self.standing, self._name)
+        if changes is not None:
+            number = self.progress.round
+            self._commit(**changes)
+            self.directory.cut_history(self.progress.history)
+            self._collected.updates.clear()
+            self.directory.forget_collected(number)
 
     def _commit(self, **changes: Any) -> None:
         """Make the changed progress the place where the run goes on, on disk first and then here."""
+        changes = {"strikes": self.standing.strikes, "rests": self.standing.rests, **changes}
         progress = replace(self.progress, away=sorted(self._away), **changes)
         self.directory.commit(progress)
+        for name in map(self._name, self.standing.committed(progress.strikes)):
+            log.warning("%s is asked no more: 'edgemeta devices release %s' lets it take part again", name, name)
+        if not progress.cohort:  # the stage is over, or is opened again
+            self.standing.new_stage()
         self.progress = progress
-
-    def _new_record(self, round_number: int) -> Record:
-        phase = self.plan.config.phases[self.plan.phase_of(round_number)]
-        return new_record(round_number, *((phase.name, phase.algorithm) if round_number else ("start", "")))
-
-    def _bytes_down(self, participant: int) -> int:
-        return task_bytes(self._task(participant).header(self.sizes), self.sizes)
-
-    def _admit(self, file: Path, round_number: int) -> Delivered:
-        recipe = self.plan.recipe(round_number)
-        return admit_update(file, round_number, self.model.layout, self.sizes, recipe.upload)
 
     def _recover(self) -> None:
         """Find again what an interrupted stage had already collected."""
-        model, _, _, _ = load_parameters(self.model_path)
-        if model.layout != self.model.layout:
+        if load_parameters(self.model_path)[0].layout != self.model.layout:
             raise ConfigError(f"{self.directory.path} holds a run of another network: give another folder")
-        progress = self.progress
-        kind = {Stage.TRAIN: "update", Stage.EVALUATE: "evaluation", Stage.OVER: ""}[progress.stage]
-        for k, path in self.directory.collected(progress.round, kind).items():
-            try:
-                if self._trains:
-                    self._updates[k] = self._admit(path, progress.round)
-                else:
-                    body = path.read_bytes()
-                    self._scores[k] = admit_evaluation(body, self.plan.config.evaluation) | {"bytes": len(body)}
-            except Refused as error:  # a card that lost what it had said to have written: the device is asked again
-                log.warning("%s is damaged, and is dropped: %s", path, error)
-                path.unlink()
+        self._collected.recover(self.progress, self.sizes)

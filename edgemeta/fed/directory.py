@@ -80,8 +80,7 @@ class RunDirectory:
         progress = read_kept(self._progress, Progress, FORMAT, "give another folder, or remove this one")
         if progress is None:
             return None
-        if (self.path / "history.jsonl").exists():
-            os.truncate(self.path / "history.jsonl", progress.history)
+        self.cut_history(progress.history)
         if not self.durable:
             for kind in ("update", "evaluation"):
                 for file in self.collected(progress.round, kind).values():
@@ -120,12 +119,21 @@ class RunDirectory:
         return {int(file.stem.split("-")[1]): file for file in files if file.suffix != ".tmp"}
 
     def forget_before(self, round_number: int) -> None:
-        """Remove what led to a round's model, which nothing needs any more."""
+        """Remove the models before a round's, which nothing needs any more."""
         for folder in (self.path / "rounds").iterdir():
             if folder.name.isdecimal() and int(folder.name) < round_number:
                 shutil.rmtree(folder, ignore_errors=True)
-        for file in self.collected(round_number, "update").values():
+
+    def forget_collected(self, round_number: int) -> None:
+        """Remove the updates of a round: they are in its model, or it is trained again."""
+        for file in (self.path / "rounds" / f"{round_number:06d}").glob("update-*"):
             file.unlink()
+
+    def set_aside(self, round_number: int, participant: int) -> None:
+        """Keep an update that cannot count out of the round's collection, for people to look at until it is over."""
+        path = self.update_path(round_number, participant)
+        with storing(path):
+            os.replace(path, path.with_name(f"left-out-{participant:06d}.safetensors"))
 
     def history(self, after: int = 0) -> list[Record]:
         """Return the records of the finished rounds, those that come after so many bytes of the file."""
@@ -148,6 +156,13 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
             return os.fstat(file.fileno()).st_size
+
+    def cut_history(self, size: int) -> None:
+        """Drop what is longer than so many bytes of the history: it does not count."""
+        path = self.path / "history.jsonl"
+        if path.exists():
+            with storing(path):
+                os.truncate(path, size)
 
     def write_summary(self, summary: Summary) -> None:
         """Write the summary: its presence means that the run is finished."""

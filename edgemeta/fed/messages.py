@@ -15,6 +15,7 @@ import numpy as np
 from edgemeta.config import DataConfig, EvaluationConfig, PhaseConfig
 from edgemeta.errors import InputError, ModelFileError
 from edgemeta.fed.client import Update
+from edgemeta.fed.clipping import Norms, norm
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.streams import Stream, generator
@@ -31,7 +32,6 @@ FIRST = {  # the settings that devices of the first release know: a later one is
     *("lr_decay", "inner_lr", "inner_steps", "every", "adapt_steps", "adapt_lr", "support", "grid"),
     *("participants", "held_out", "partition", "validation", "label_noise", "pixel_noise", "noisy_participants"),
 }
-BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,13 @@ def encode_evaluation(scores: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What the coordinator keeps in memory of an accepted update; its numbers stay in the file."""
+    """What the coordinator keeps in memory of an accepted update; its numbers stay in the file. norms: by vector."""
 
     samples: int
     loss: float
     gradient_evaluations: int
     bytes: int
+    norms: Norms
 
 
 def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[str, int], codec: str) -> Delivered:
@@ -160,15 +161,11 @@ def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[s
         vectors = decode(tensors, sizes, codec)
     except InputError as error:
         raise Refused(Reason.WRONG_SHAPE, str(error)) from None
-    if not all(map(_is_finite, vectors.values())):
+    norms = {name: norm(vector) for name, vector in vectors.items()}
+    if not all(map(math.isfinite, norms.values())):
         raise Refused(Reason.NOT_FINITE, "the update holds NaN or infinity: training diverged on the device")
     samples, loss, evaluations = _counts(metadata)
-    return Delivered(samples, loss, evaluations, path.stat().st_size)
-
-
-def _is_finite(vector: Vector) -> bool:
-    """Say whether all numbers are finite, a block at a time: a mask of all of them is memory that nobody needs."""
-    return all(np.isfinite(vector[start : start + BLOCK]).all() for start in range(0, vector.size, BLOCK))
+    return Delivered(samples, loss, evaluations, path.stat().st_size, norms)
 
 
 def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:

@@ -9,10 +9,13 @@ from edgemeta.config import ModelConfig, PhaseConfig, RunConfig, ServerConfig
 from edgemeta.data import parse_partition
 from edgemeta.errors import ConfigError, InputError
 from edgemeta.fed.aggregate import AGGREGATORS
+from edgemeta.fed.messages import Work
 from edgemeta.fed.optimizers import OPTIMIZERS
+from edgemeta.fed.progress import Progress
+from edgemeta.fed.scores import Record, new_record
 from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import LEARNERS
-from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Model, build
+from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Layout, Model, build
 from edgemeta.records import nearest, read_record
 
 CUSTOM = "custom"  # what a network without a name of its own is called
@@ -43,6 +46,25 @@ class Plan:
             if round_number <= end:
                 return i
         return len(self.config.phases) - 1
+
+    def new_record(self, round_number: int) -> Record:
+        """Return the record of a round of which nothing is known yet; round 0 is the start."""
+        phase = self.config.phases[self.phase_of(round_number)]
+        return new_record(round_number, *((phase.name, phase.algorithm) if round_number else ("start", "")))
+
+    def task(self, progress: Progress, participant: int, layout: Layout) -> Work:
+        """Return what the open stage asks of a participant."""
+        return Work(
+            kind=progress.stage,
+            round=progress.round,
+            phase=self.phase_of(progress.round),
+            participant=participant,
+            seed=self.config.seed,
+            recipe=self.recipe(progress.round),
+            evaluation=self.config.evaluation,
+            layout=layout.fingerprint,
+            counted=progress.counted.get(str(participant), 0),
+        )
 
     def recipe(self, round_number: int) -> PhaseConfig:
         """Return the phase's settings with the round's own learning rate, which decays within a phase."""
@@ -161,10 +183,12 @@ def _unknown_settings(config: RunConfig) -> list[str]:
 
 
 def _impossible(config: RunConfig, train: int) -> list[str]:
-    data, complaints = config.data, []
+    data, complaints, clip = config.data, [], config.server.clip
     if train < 1:
         said = f"data.held_out is {data.held_out} of {data.participants} participants"
         return [f"{said}: leave one or more to train on"]
+    if clip != "off" and (isinstance(clip, str) or clip < 1):
+        complaints.append(f"server.clip is {clip!r}: expected a number from 1 (times the usual norm), or 'off'")
     for name in ("min_available_clients", "min_fit_clients"):
         value = getattr(config.server, name)
         if value > train:

@@ -24,6 +24,8 @@ def save_private(folder: Path, round_number: int, counted: int, private: Mapping
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / f"private-{round_number:06d}.safetensors", encode_tensors(private, {}))
-    for path in folder.glob("private-*.safetensors"):
-        if int(path.stem.removeprefix("private-")) not in (round_number, counted):
+    rounds = {int(path.stem.removeprefix("private-")): path for path in folder.glob("private-*.safetensors")}
+    earlier = max((number for number in rounds if number < counted), default=None)  # it may count again
+    for number, path in rounds.items():
+        if number not in (round_number, counted, earlier):
             path.unlink()

@@ -44,6 +44,8 @@ class Record(TypedDict):
     evaluation: NotRequired[Evaluation]
     evaluation_new: NotRequired[Evaluation]
     evaluation_missing: NotRequired[list[int]]
+    clipped: NotRequired[list[int]]
+    left_out: NotRequired[list[int]]
 
 
 class Summary(TypedDict):
@@ -79,18 +81,29 @@ def new_record(round_number: int, phase: str, algorithm: str) -> Record:
     }
 
 
-def with_training(record: Record, updates: Collection[Delivered], failures: int, bytes_down: int) -> Record:
+def with_training(record: Record, updates: Collection[Delivered], failures: int) -> Record:
     """Return a record with what the updates of its round come to; the loss is weighted by samples, as they are."""
     samples = sum(update.samples for update in updates)
     return {
         **record,
         "participants": len(updates),
         "failures": failures,
-        "bytes_down": bytes_down,
         "bytes_up": sum(update.bytes for update in updates),
         "gradient_evaluations": sum(update.gradient_evaluations for update in updates),
         "train_loss": sum(update.loss * update.samples for update in updates) / samples,
     }
+
+
+def with_evaluation(record: Record, scores: Mapping[int, Any], train: int, missing: Sequence[int]) -> Record:
+    """Return a record with what participants' scores come to; train: how many of them train, the others are new."""
+    record = {**record, "bytes_up": record["bytes_up"] + sum(one["bytes"] for one in scores.values())}
+    if known := [scores[k] for k in sorted(scores) if k < train]:
+        record["evaluation"] = combine(known)
+    if new := [scores[k] for k in sorted(scores) if k >= train]:
+        record["evaluation_new"] = combine(new)
+    if missing:
+        record["evaluation_missing"] = [*missing]
+    return record
 
 
 def combine(participants: Sequence[Mapping[str, Any]]) -> Evaluation:

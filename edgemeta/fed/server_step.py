@@ -1,6 +1,8 @@
 """From a round's updates to the next global model, and what the server keeps beside it until the next round."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -9,12 +11,14 @@ import numpy as np
 
 from edgemeta.config import PhaseConfig, ServerConfig
 from edgemeta.fed.aggregate import AGGREGATORS
+from edgemeta.fed.clipping import limits, norm, scales, together
 from edgemeta.fed.directory import RunDirectory
+from edgemeta.fed.messages import Delivered
 from edgemeta.fed.optimizers import OPTIMIZERS
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress
 from edgemeta.fed.upload import decode
-from edgemeta.meta.learners import learner
+from edgemeta.meta.learners import learner, sizes
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import encode_tensors, load_parameters, read_tensors, save_model
 from edgemeta.records import record_from
@@ -35,20 +39,28 @@ def travelling(state: ServerState, recipe: PhaseConfig) -> dict[str, Vector]:
     return {name: state.shared[name] for name in learner(recipe.algorithm).shared}
 
 
+@dataclass(frozen=True)
+class Counted:
+    """An update that is folded in. scales: by how much which of its vectors is scaled down."""
+
+    file: Path
+    weight: int
+    scales: Mapping[str, float]
+
+
 def fold(
-    server: ServerConfig, recipe: PhaseConfig, sizes: Mapping[str, int], updates: Sequence[tuple[Path, int]]
+    server: ServerConfig, recipe: PhaseConfig, numbers: Mapping[str, int], updates: Sequence[Counted]
 ) -> dict[str, Vector]:
-    """Return each travelling vector's aggregated delta. updates: (file, weight), in order of participant number."""
+    """Return each travelling vector's aggregated delta. numbers: how many each has; updates: by participant."""
     row = AGGREGATORS[server.aggregator]
     settings: Any = record_from(row.settings, server.aggregator_settings)
-    return {
-        name: row.fold(
-            ((decode(read_tensors(path)[0], sizes, recipe.upload)[name], weight) for path, weight in updates),
-            size,
-            settings,
-        )
-        for name, size in sizes.items()
-    }
+
+    def scaled(name: str) -> Iterator[tuple[Vector, int]]:
+        for update in updates:
+            delta = decode(read_tensors(update.file)[0], numbers, recipe.upload)[name]
+            yield (delta * np.float32(update.scales[name]) if name in update.scales else delta), update.weight
+
+    return {name: row.fold(scaled(name), size, settings) for name, size in numbers.items()}
 
 
 def step(server: ServerConfig, theta: Vector, state: ServerState, deltas: Vectors) -> tuple[Vector, ServerState]:
@@ -65,24 +77,49 @@ def begin(directory: RunDirectory, plan: Plan, model: Model, theta: Vector) -> N
     _keep(directory, plan, model, 0, theta, ServerState())
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a round's updates: those that count, and of them those that were cut down; those left out."""
+
+    counted: list[int]
+    clipped: list[int]
+    left_out: list[int]
+
+
 def advance(
     directory: RunDirectory,
     plan: Plan,
     model: Model,
     progress: Progress,
-    sizes: Mapping[str, int],
+    updates: Mapping[int, Delivered],
     weights: Mapping[int, int],
-) -> None:
+) -> Outcome:
     """Write what the updates of the round at work lead to; it counts when the progress says so.
 
-    weights: participant -> number of samples, in the order in which the updates are folded.
+    updates: in the order in which they are folded. An update that is far larger than what is usual is cut down to that.
+    Where the result is not finite all the same, the largest one is left out, and the next; nothing is written when that
+    leaves fewer than the round needs.
     """
     server, number = plan.server, progress.round
+    most = limits(progress.norms, together(update.norms for update in updates.values()), server.clip)
+    down = {k: scales(update.norms, most) for k, update in updates.items()}
     _, theta, _, _ = load_parameters(directory.round_model(progress.model))
     state = load_state(directory.round_state(progress.model))
-    files = [(directory.update_path(number, k), weight) for k, weight in weights.items()]
-    theta, state = step(server, theta, state, fold(server, plan.recipe(number), sizes, files))
-    _keep(directory, plan, model, number, theta, state)
+    kept, recipe = list(updates), plan.recipe(number)
+    numbers = sizes(model, recipe.algorithm)
+    while len(kept) >= (server.min_fit_clients or 1):
+        counted = [Counted(directory.update_path(number, k), weights[k], down[k]) for k in kept]
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is looked at below
+            after = step(server, theta, state, fold(server, recipe, numbers, counted))
+        if _is_finite(*after):
+            _keep(directory, plan, model, number, *after)
+            return Outcome(kept, [k for k in kept if down[k]], [k for k in updates if k not in kept])
+        kept.remove(max(kept, key=lambda k: updates[k].norms["theta"]))
+    return Outcome([], [], [k for k in updates if k not in kept])
+
+
+def _is_finite(theta: Vector, state: ServerState) -> bool:
+    return all(math.isfinite(norm(vector)) for vector in (theta, *state.shared.values(), *state.optimizer.values()))
 
 
 def _keep(

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgemeta.errors import ConfigError
+from edgemeta.fed.progress import FORMAT as PROGRESS
+from edgemeta.fed.progress import Progress
+from edgemeta.fed.standing import Standing
 from edgemeta.gateway.roster import Roster
-from edgemeta.gateway.tokens import DEVICES_FILE, enroll, read_register, set_operator
+from edgemeta.gateway.tokens import DEVICES_FILE, enroll, order, read_register, set_operator
 from edgemeta.link.address import gateway_address, is_local
 from edgemeta.link.joinfile import NAME, JoinFile, write_join_file
 from edgemeta.link.trust import device_context, gateway_context, rehearse
+from edgemeta.storage import read_kept
 
 PORT = 8742
+HELD = "asked no more: 'edgemeta devices release NAME' lets it take part again"
 TLS = "tls"  # the folder in the state directory that `make_certificates` fills
 
 
@@ -79,13 +84,27 @@ def make_operator_token(state: Path) -> str:
     return token
 
 
+def order_gateway(state: Path, name: str, what: str) -> None:
+    """Have the gateway hold or release a device, at once when it runs. Raises ConfigError for one that never joined."""
+    if name not in Roster(state / "roster.json", 0, "").names.values():
+        raise ConfigError(f"no device '{name}' has joined here: 'edgemeta devices' lists them")
+    order(state / DEVICES_FILE, name, what)
+
+
 def list_devices(state: Path) -> list[Listed]:
     """Return the devices that were enrolled, by name. Raises ConfigError and StorageError."""
     register = read_register(state / DEVICES_FILE)
     numbers = {name: number for number, name in Roster(state / "roster.json", 0, "").names.items()}
+    progress = read_kept(state / "progress.json", Progress, PROGRESS, "the gateway's log says more") or Progress()
+    held = Standing(progress.strikes, {}).held
     standings = ("revoked", "", "a newer token is not used yet")
     return [
-        Listed(name, device.enrolled, numbers.get(name), standings[len(device.tokens)])
+        Listed(
+            name,
+            device.enrolled,
+            numbers.get(name),
+            HELD if numbers.get(name) in held else standings[len(device.tokens)],
+        )
         for name, device in sorted(register.devices.items())
     ]
 

@@ -21,7 +21,7 @@ from edgemeta.fed.progress import Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record
 from edgemeta.gateway.roster import Roster
-from edgemeta.gateway.tokens import Tokens, digest
+from edgemeta.gateway.tokens import HOLD, Tokens, digest
 from edgemeta.http.exchange import Body, off_loop
 from edgemeta.logs import Seldom
 from edgemeta.storage import storing
@@ -84,6 +84,7 @@ class Gateway:
             known = len(self.roster.names)
             participant, session = await off_loop(self.roster.join, name, key, wanted, hashed)
             self.coordinator.join(participant)
+            self.coordinator.own = self.roster.own
             self.heard[participant] = time.monotonic()
         if len(self.roster.names) > known:
             participants = self.coordinator.plan.config.data.participants
@@ -143,12 +144,20 @@ class Gateway:
         async with self._turn():
             await off_loop(self.coordinator.deliver_evaluation, participant, round_number, scores, time.monotonic())
 
+    async def diverged(self, participant: int, round_number: int) -> None:
+        """Take note that the model of a round diverges on a participant."""
+        self.heard[participant] = time.monotonic()
+        async with self._turn():
+            self._check(participant)
+            await off_loop(self.coordinator.diverged, participant, round_number, time.monotonic())
+
     async def watch(self) -> None:
         """Act on deadlines, retry what a full disk kept from happening, say what is waited for; until it is over."""
         while True:
             changed, pause_s = self._changed, TICK_S
             try:
                 async with self._turn() as coordinator:
+                    await off_loop(self._follow_orders)
                     await off_loop(coordinator.tick, time.monotonic())
                 if coordinator.finished:
                     log.info("the run is over; its model is answered until this gateway is stopped")
@@ -195,6 +204,15 @@ class Gateway:
             f"{what}: {len(progress.cohort) - len(missing)} of {len(progress.cohort)} devices, "
             f"{coordinator.seconds_left(time.monotonic()):.0f} s left, missing: {', '.join(missing[:SHOWN])}{more}"
         )
+
+    def _follow_orders(self) -> None:
+        """Hold and release the devices that the operator named since the last time."""
+        numbers = {name: k for k, name in self.roster.names.items()}
+        for name, order in self.tokens.orders().items():
+            if name in numbers:
+                (self.coordinator.hold if order == HOLD else self.coordinator.release)(numbers[name])
+                log.info("%s is %s", name, "held: it is asked no more" if order == HOLD else "released")
+            self.tokens.followed(name, order)
 
     def _may(self, participant: int) -> bool:
         tokens, roster = self.tokens, self.roster

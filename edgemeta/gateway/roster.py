@@ -23,12 +23,16 @@ FORMAT = "edgemeta-roster/1"
 
 @dataclass(frozen=True)
 class Member:
-    """A device that has joined. key, session, token: sha256 of the secrets, in hexadecimal digits; token: or ""."""
+    """A device that has joined. key, session, token: sha256 of the secrets, in hexadecimal digits; token: or "".
+
+    cut: it takes a part of a data set that the run cuts; else it brings its own data.
+    """
 
     participant: int
     key: str
     session: str
     token: str = ""
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class Roster:
         """Participant number -> name, of those who have joined."""
         return self._names
 
+    @property
+    def own(self) -> set[int]:
+        """The participants that bring their own data."""
+        return {member.participant for member in self._members.values() if not member.cut}
+
     def name(self, participant: int) -> str:
         """Return what people call a participant, whether it has joined or not."""
         return self._names.get(participant, f"participant {participant}")
@@ -68,7 +77,8 @@ class Roster:
         """
         member = self._members.get(name)
         if member is None:
-            member = Member(self._free(wanted), _hash(key), _hash(self._session(name, key)), token)
+            number, session = self._free(wanted), _hash(self._session(name, key))
+            member = Member(number, _hash(key), session, token, cut=wanted is not None)
             self._keep({**self._members, name: member})
         elif not token and not hmac.compare_digest(member.key, _hash(key)):
             raise Refused(Reason.NAME_IN_USE, f"another device is '{name}' (it has another key): choose another name")

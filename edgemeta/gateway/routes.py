@@ -182,6 +182,11 @@ async def _evaluation(gateway: Gateway, request: Request, body: Body, round_numb
     return json_answer(200, {"accepted": True})
 
 
+async def _diverged(gateway: Gateway, request: Request, _: Body, round_number: int) -> Response:
+    await gateway.diverged(_session(gateway, request), round_number)
+    return json_answer(200, {"accepted": True})
+
+
 async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
     if not is_loopback(body.peer):
         _session(gateway, request)
@@ -209,6 +214,7 @@ async def _status(gateway: Gateway, request: Request, body: Body) -> Response:
             "cohort": [roster.name(k) for k in progress.cohort],
             "delivered": len(progress.cohort) - len(missing),
             "missing": [roster.name(k) for k in missing],
+            "held": [roster.name(k) for k in sorted(coordinator.standing.held)],
             "devices": [
                 {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
                 for k, name in sorted(roster.names.items())
@@ -229,6 +235,7 @@ ROUTES: list[tuple[str, str, Route]] = [
     ("GET", "/v1/work", _work),
     ("POST", "/v1/rounds/{round}/update", _update),
     ("POST", "/v1/rounds/{round}/evaluation", _evaluation),
+    ("POST", "/v1/rounds/{round}/diverged", _diverged),
     ("GET", "/v1/model", _model),
     ("GET", "/status.json", _status),
     ("GET", "/healthz", _healthz),

@@ -59,7 +59,7 @@ async def run_gateway(
         roster = Roster(state / "roster.json", config.data.participants, secrets.token_hex(16))
         tokens = Tokens(state / DEVICES_FILE, required=closed)
         coordinator = Coordinator(
-            Plan(config), network, theta, directory, roster.names, time.monotonic(), name=roster.name
+            Plan(config), network, theta, directory, roster.names, time.monotonic(), name=roster.name, own=roster.own
         )
         del theta  # it is in the run's directory now
         gateway = Gateway(coordinator, roster, tokens, on_round)

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,8 @@ from edgemeta.storage import read_kept, storing, write_kept
 log = logging.getLogger("edgemeta")
 
 DEVICES_FILE = "devices.json"  # in a gateway's state directory
-FORMAT = "edgemeta-devices/1"
+FORMAT = "edgemeta-devices/2"
+HOLD, RELEASE = "hold", "release"  # orders
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class Enrolled:
 
 @dataclass
 class Register:
-    """Name -> device, and the hash of the operator's token, "" when there is none."""
+    """Name -> device; the hash of the operator's token, "" when there is none; name -> order to the running gateway."""
 
     devices: dict[str, Enrolled] = field(default_factory=dict)
     operator: str = ""
+    orders: dict[str, str] = field(default_factory=dict)
 
 
 def enroll(path: Path, name: str, token: str, now: float) -> bool:
@@ -72,6 +74,12 @@ def set_operator(path: Path, token: str) -> None:
     """Make this the operator's token, in the place of an earlier one."""
     with _editing(path) as register:
         register.operator = digest(token)
+
+
+def order(path: Path, name: str, what: str) -> None:
+    """Have the gateway, when it next looks, hold a device (ask it no more) or release it."""
+    with _editing(path) as register:
+        register.orders[name] = what
 
 
 def read_register(path: Path) -> Register:
@@ -126,6 +134,16 @@ class Tokens:
         if owner is None:
             raise Refused(Reason.BAD_TOKEN, "this gateway did not give this token: is the join file for another one?")
         return owner
+
+    def orders(self) -> Mapping[str, str]:
+        """Return what the operator has ordered, by device, and has not been followed yet."""
+        return dict(self._current().orders)
+
+    def followed(self, name: str, what: str) -> None:
+        """Take note that an order was followed; one that was given meanwhile stays. Raises StorageError."""
+        with _editing(self._path) as register:
+            if register.orders.get(name) == what:
+                del register.orders[name]
 
     def is_good(self, name: str, hashed: str) -> bool:
         """Say whether `hashed` is a token of `name` now."""

@@ -14,7 +14,7 @@ import tomllib
 import numpy as np
 import pytest
 from gateways import SCORES, Device, key_of, update_body
-from kept import asked, fold, history_in, message, parts, served, tensors_in, unpack, vector_in
+from kept import asked, fold, history_in, message, parts, run_in, served, tensors_in, unpack, vector_in
 from runs import command_line
 
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
@@ -69,11 +69,15 @@ def assert_answered_as_before(answer, request):
 
 
 def test_a_round_that_was_half_collected(tmp_path):
-    house = unpack("household-training", tmp_path)
+    house = unpack("household-training", tmp_path / "house")
     start, kept = kept_model(house), history_in(house)
     stored = [next((house / "gateway").rglob(f"update-00000{k}.*")).read_bytes() for k in (0, 2)]
+    again = unpack("household-training", tmp_path / "again")  # a device that is refused is not waited for:
+    text = (run_in(again) / "run.toml").read_text().replace("min_fit_clients = 2", "min_fit_clients = 3")
+    (run_in(again) / "run.toml").write_text(text)  # so this round stays open for all of them
+    with served(again / "gateway") as (_, port):
+        assert_refused_as_before(port, tmp_path / "refusals", "household-training")
     with served(house / "gateway") as (_, port):
-        assert_refused_as_before(port, tmp_path / "refusals", "household-training")  # which changes nothing
         boards = [member(port, house, f"board-{k}") for k in range(4)]
         status = boards[0].status()
         assert (status["stage"], status["round"], status["delivered"]) == ("train", 2, 2)
@@ -82,9 +86,9 @@ def test_a_round_that_was_half_collected(tmp_path):
         assert boards[1].work() == ("train", 2)
         assert boards[1].task["counted"] == "1"
         assert np.float32(boards[1].theta).tobytes() == start.tobytes()
-        assert boards[1].update(0.25, 2, **shape(start)) == ACCEPTED
+        assert boards[1].update(0.001, 2, **shape(start)) == ACCEPTED
 
-        messages = [stored[0], update_body(0.25, 2, **shape(start)), stored[1]]
+        messages = [stored[0], update_body(0.001, 2, **shape(start)), stored[1]]
         said = [tensors_in(body)[0] for body in messages]
         samples = [int(metadata["samples"]) for metadata in said]
         theta = fold(start, [(vector_in(body), count) for body, count in zip(messages, samples, strict=True)])
