@@ -178,7 +178,7 @@ def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:
         raise Refused(Reason.BAD_SAMPLES, f"{samples} samples: expected 1 to {MAX_SAMPLES}")
     if not math.isfinite(loss) or type(evaluations) is not int or not 0 <= evaluations <= MAX_SAMPLES:
         raise Refused(Reason.BAD_METADATA, "expected a finite loss and a number of gradient evaluations")
-    return samples, loss, evaluations
+    return samples, min(max(loss, -LOSS_CEILING), LOSS_CEILING), evaluations  # sums of losses stay numbers
 
 
 def admit_evaluation(body: bytes, settings: EvaluationConfig) -> dict[str, Any]:
