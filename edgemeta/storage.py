@@ -50,7 +50,7 @@ def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, private: bo
 
 def write_kept(path: Path, record: Any, form: str, *, private: bool = False) -> None:
     """Write a record, a dataclass, as a file for `read_kept`."""
-    text = json.dumps({"format": form, **asdict(record)}, indent=1)
+    text = json.dumps({"format": form, **asdict(record)}, indent=1, allow_nan=False)
     write_atomic(path, [text.encode()], private=private)
 
 

@@ -152,7 +152,7 @@ class RunDirectory:
         path = self.path / "history.jsonl"
         with storing(path), open(path, "ab") as file:
             file.truncate(after)
-            file.write(json.dumps(record).encode() + b"\n")
+            file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
             return os.fstat(file.fileno()).st_size
@@ -166,7 +166,7 @@ class RunDirectory:
 
     def write_summary(self, summary: Summary) -> None:
         """Write the summary: its presence means that the run is finished."""
-        write_atomic(self.path / "summary.json", [json.dumps({**summary, **self._facts}, indent=2).encode(), b"\n"])
+        write_atomic(self.path / "summary.json", [json.dumps({**summary, **self._facts}, indent=2, allow_nan=False).encode(), b"\n"])
 
     def summary(self) -> Summary | None:
         """Return the summary of a finished run, or None."""

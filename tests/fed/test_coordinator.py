@@ -44,10 +44,10 @@ class Gateway:
         self.directory.close()
         self.open(roster, now)
 
-    def update(self, k, value=1.0, round_number=1, samples=10, now=1.0, layout=None):
+    def update(self, k, value=1.0, round_number=1, samples=10, now=1.0, layout=None, loss=0.5):
         delta = np.full(NETWORK.layout.size, value, np.float32)
         file = self.path / f"incoming-{k}"
-        update = Update({"theta": delta}, {}, samples, 0.5, 2)
+        update = Update({"theta": delta}, {}, samples, loss, 2)
         write_parts(file, encode_update(update, round_number, layout or NETWORK.layout.fingerprint))
         self.state.deliver(k, round_number, file, now)
 

@@ -162,6 +162,16 @@ def test_what_diverges_at_once_is_said_and_repeated_once_only(run, caplog):
     assert gateway.state.work(0, 100.0).round == 1
 
 
+@pytest.mark.parametrize("loss", [1.7e308, -1.7e308])
+def test_history_is_json_whatever_finite_loss_is_reported(run, loss):
+    gateway = run(participants=2, rounds=2)
+    for k in range(2):
+        gateway.update(k, loss=loss, samples=10**9)
+    with open(gateway.path / "history.jsonl") as file:
+        last = [json.loads(line, parse_constant=pytest.fail) for line in file][-1]
+    assert abs(last["train_loss"]) == 1e6
+
+
 def test_who_holds_up_is_held_and_released_by_hand(run):
     gateway = run(participants=3, rounds=4)
     gateway.state.hold(1)
