@@ -166,7 +166,10 @@ class RunDirectory:
 
     def write_summary(self, summary: Summary) -> None:
         """Write the summary: its presence means that the run is finished."""
-        write_atomic(self.path / "summary.json", [json.dumps({**summary, **self._facts}, indent=2, allow_nan=False).encode(), b"\n"])
+        write_atomic(
+            self.path / "summary.json",
+            [json.dumps({**summary, **self._facts}, indent=2, allow_nan=False).encode(), b"\n"],
+        )
 
     def summary(self) -> Summary | None:
         """Return the summary of a finished run, or None."""
