@@ -1,4 +1,7 @@
-"""What a class may be called, and when two names are one: the same for every reader, configuration and model file."""
+"""What a class may be called, and when two names are one: the same for every reader, configuration and model file.
+
+And how anything that somebody else wrote is shown: a name, a path, a peer's words.
+"""
 
 import unicodedata
 from collections import Counter
@@ -16,6 +19,8 @@ AROUND = " \t\r\n\u00a0\u3000\ufeff"
 REFUSED_KINDS = ("Cc", "Cs", "Zl", "Zp")
 REFUSED = "\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 LISTED = 8  # names in a message; the others are counted
+
+MOST_SAID = 400  # characters of a line for people that quotes what a peer sent
 
 
 def canonical(name: str) -> str:
@@ -50,9 +55,15 @@ def class_names_of(values: Iterable[Any]) -> tuple[str, ...]:
     return names
 
 
-def shown(text: str) -> str:
-    """Return text, say a file's name, in which what cannot be shown is written as an escape."""
-    return "".join(ascii(letter)[1:-1] if _is_refused(letter) else letter for letter in text)
+def shown(text: str, most: int | None = None) -> str:
+    """Return text of others, say a file's name, in which what cannot be shown is written as an escape.
+
+    most: characters; what is longer is cut, and ends in "...".
+    """
+    escaped = "".join(ascii(letter)[1:-1] if _is_refused(letter) else letter for letter in text[:most])
+    if most is None or max(len(text), len(escaped)) <= most:
+        return escaped
+    return escaped[: most - 3] + "..."
 
 
 def listed(names: Sequence[Any]) -> str:

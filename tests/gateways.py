@@ -45,7 +45,7 @@ class Device:
             answer = peer.getresponse()
             data = answer.read()
             kind = answer.headers.get("Content-Type")
-            return answer.status, answer.headers, json.loads(data) if kind == "application/json" else data
+            return answer.status, answer.headers, json.loads(data) if data and kind == "application/json" else data
         finally:
             peer.close()
 
@@ -113,15 +113,17 @@ class Gateway:
     ) -> None:
         self.path, self.network = path, more.pop("network", NETWORK)
         self.host = more.pop("host", "127.0.0.1")
-        self.access = {"tls": more.pop("tls", None), "insecure": more.pop("insecure", False)}
+        self.access = {key: more.pop(key, usual) for key, usual in (("tls", None), ("insecure", False), ("names", ()))}
+        self.records: list[Any] = []
+        self.on_round = more.pop("on_round", self.records.append)
+        grid = more.pop("grid", [])
         settings = {
             "data": {"participants": participants, "held_out": held_out},
             "phases": [{"rounds": rounds, "name": "federated"}],
             "server": {"round_deadline_s": 60, **more},
-            "evaluation": {"every": every},
+            "evaluation": {"every": every, "grid": grid},
         }
         self.config = resolve(config_from(settings), self.network.input_shape, ("a", "b"), self.network)
-        self.records: list[Any] = []
         self.start()
 
     def start(self) -> None:
@@ -139,7 +141,7 @@ class Gateway:
                 *(self.host, 0),
                 stopped=self.stopped,
                 on_listening=on_listening,
-                on_round=self.records.append,
+                on_round=self.on_round,
                 **self.access,
             )
 

@@ -85,8 +85,11 @@ def history_in(state: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def served(state: Path) -> Iterator[tuple[Any, int]]:
-    """Run the gateway of a state directory, by the configuration in it, and give its process and port."""
-    process, url = start_gateway(run_in(state) / "run.toml", state)
+    """Run the gateway of a state directory, by the configuration in it, and give its process and port.
+
+    The kept requests are for a host "x", and a gateway answers tokenless ones to names that it knows.
+    """
+    process, url = start_gateway(run_in(state) / "run.toml", state, "--name", "x")
     try:
         yield process, int(url.rpartition(":")[2])
     finally:

@@ -14,7 +14,7 @@ GROUND = {"errors", "records", "names", "config", "storage", "logs"}
 CORE = GROUND | {"nn", "data", "meta", "fed"}
 BELOW = {  # room -> the rooms that it may use
     "errors": set(),
-    "logs": set(),
+    "logs": {"names"},
     "jobs": set(),
     "records": {"errors"},
     "storage": {"errors", "records"},

@@ -18,10 +18,13 @@ from edgemeta.fed.messages import MAX_SAMPLES
 from edgemeta.fed.refusal import Reason
 from edgemeta.fed.upload import HEAD_BYTES, UPLOADS
 from edgemeta.gateway.routes import MAX_EVALUATION_BYTES, MAX_JOIN_BYTES, MAX_WAIT_S, ROUTES, STATUS
+from edgemeta.http.budget import FOR_THE_RUN, RESERVED
 from edgemeta.http.exchange import BLOCK
 from edgemeta.http.head import Fault
 from edgemeta.http.http1 import Limits
+from edgemeta.logs import FIRST_S, LONGEST_S
 from edgemeta.meta import LOSS_CEILING
+from edgemeta.names import MOST_SAID
 
 ROOT = Path(edgemeta.__file__).parent
 PAGE = (ROOT.parent / "docs" / "protocol.md").read_text()
@@ -93,11 +96,15 @@ def test_the_limits_on_the_page_are_those_of_the_code():
         "a whole request, from its first byte to its last": f"{limits.request_deadline_s:g} s",
         "a connection on which nothing happens": f"{limits.idle_s:g} s, then it is closed",
         "a reader of an answer": f"{limits.write_stall_s:g} s for each {BLOCK >> 10} KiB, then it is cut",
-        "connections at a time": f"{limits.max_connections}; further ones get 503 and `Retry-After`",
+        "connections at a time": f"{limits.max_connections}, or fewer where the process may open few files; "
+        "where others want some too, half of them from one address before they say whose they are",
+        "connections at a time with one session": f"{limits.max_session_connections}, the newest ones",
+        "a request without a session, while others want its place": f"{limits.overdue_s:g} s",
+        "uploads at a time of one device": "1, the newest one",
     }
     assert f"({MAX_WAIT_S:g} at most" in PAGE
     assert f"1 to {MAX_SAMPLES:,}" in PAGE
-    assert f"finite; at most {LOSS_CEILING:,.0f})" in PAGE
+    assert f"a mean loss (0 to {LOSS_CEILING:,.0f})" in PAGE
 
 
 def test_the_limits_on_the_security_page_are_those_of_the_code_and_its_commands_exist():
@@ -112,9 +119,17 @@ def test_the_limits_on_the_security_page_are_those_of_the_code_and_its_commands_
         "silence, and a TLS handshake": f"{limits.idle_s:g} s",
         "a reader of an answer": f"{limits.write_stall_s:g} s for each {BLOCK >> 10} KiB",
         "connections at a time": f"{limits.max_connections}",
-        "connections at the door: in a handshake, or being turned away": f"{limits.max_connections} each",
+        "connections in reserve": f"1 in {RESERVED}",
+        "connections of one address, before they say whose they are": "1 in 2",
+        "connections of one session": f"{limits.max_session_connections}",
+        "a stranger's request or handshake, when its place is wanted": f"{limits.overdue_s:g} s",
         "waiting for work": f"{MAX_WAIT_S:g} s",
+        "uploads of one device at a time": "1",
+        "new keys under one device token": f"1, then after {FIRST_S:g} s, {2 * FIRST_S:g} s, ... {LONGEST_S:g} s",
+        "lines of the log about one thing": f"1, then after {FIRST_S:g} s, {2 * FIRST_S:g} s, ... {LONGEST_S:g} s",
+        "what a peer wrote, in a line of the log or an answer": f"{MOST_SAID} characters",
     }
+    assert f": {FOR_THE_RUN} are the run's own |" in page
     for command, options in re.findall(r"(?:^ {4}|`|; )edgemeta ([a-z-]+)([^`#\n>]*)", page, re.MULTILINE):
         known = {option for parameter in commands.commands[command].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", options)) <= known, command

@@ -3,7 +3,6 @@
 import codecs
 import io
 import json
-import logging
 import os
 import signal
 import sys
@@ -25,6 +24,8 @@ from edgemeta.cli.model import adapt, evaluate, predict
 from edgemeta.cli.server import server
 from edgemeta.cli.simulate import simulate
 from edgemeta.errors import EdgemetaError
+from edgemeta.logs import log_to_stderr
+from edgemeta.names import shown
 
 INTERRUPTED = 130
 # One thread under the matrix product: on small boards its threads cost more than they bring, and results would
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for variable in ONE_THREAD:
         os.environ.setdefault(variable, "1")
     _show_everything()
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    log_to_stderr("%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_status(arguments))
 
@@ -77,7 +78,7 @@ def _status(arguments: Sequence[str] | None) -> int:
         error.show()
         return 2
     except EdgemetaError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {shown(str(error))}", err=True)
         return error.exit_status
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted: what was finished is kept. Run the same command to go on.", err=True)

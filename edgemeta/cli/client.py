@@ -49,6 +49,7 @@ def client(
     from edgemeta.device.profile import Profile, be_nice, read_profile
     from edgemeta.link.notify import notify
     from edgemeta.logs import Seldom
+    from edgemeta.names import shown
 
     limits = read_profile(profile) if profile else Profile()
     be_nice(limits.nice)
@@ -71,7 +72,7 @@ def client(
             if done.kind not in QUIET:
                 said = said if done.kind == last else Seldom()
                 if done.kind in ALWAYS or said.due(done.kind, time.monotonic()):
-                    click.echo(str(done), err=True)
+                    click.echo(shown(str(done)), err=True)
                 last = done.kind
             if done.kind == "over" or (once and done.kind == "delivered"):
                 return

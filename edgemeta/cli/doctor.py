@@ -29,13 +29,14 @@ def doctor(
         raise click.UsageError("give the gateway's URL, or a join file as --join FILE")
     from edgemeta.device.doctor import examine
     from edgemeta.device.profile import Profile, read_profile
+    from edgemeta.names import shown
 
     limits = read_profile(profile) if profile else Profile()
     findings = []
     for finding in examine(server, join, data, state, limits):
         findings.append(finding)
         if not as_json:
-            click.echo(f"{MARKS[finding.ok]:5}  {finding.check:10}  {finding.text}")
+            click.echo(f"{MARKS[finding.ok]:5}  {finding.check:10}  {shown(finding.text)}")
     well = all(finding.ok is not False for finding in findings)
     if as_json:
         checks = [{"check": finding.check, "ok": finding.ok, "text": finding.text} for finding in findings]

@@ -19,12 +19,15 @@ STATE = options.state("The gateway's run directory; it may be running.")
     metavar="FILE",
     help="A certificate (PEM) for the device to trust, where the gateway has one that 'edgemeta tls' did not make.",
 )
+@click.option(
+    "--partition-id", type=click.IntRange(0), metavar="K", help="Keep this participant number for it, and from others."
+)
 @STATE
-def enroll(name: str, url: str | None, trust: Path | None, state: Path) -> None:
+def enroll(name: str, url: str | None, trust: Path | None, partition_id: int | None, state: Path) -> None:
     """Let a device take part: write NAME.join, to be copied to it. Again: a new token, the old one until it is used."""
     from edgemeta.gateway.enrolment import enroll_device
 
-    made = enroll_device(state, name, url, trust, Path(), time.time())
+    made = enroll_device(state, name, url, trust, Path(), time.time(), partition_id)
     click.echo(f"{made.path}: copy it to the device, as 'edgemeta client --join {made.path}', and remove it here")
     if made.rotated:
         click.echo(f"its earlier token stays good until '{name}' has joined with this one", err=True)
@@ -44,7 +47,8 @@ def devices(context: click.Context, state: Path) -> None:
     listed = list_devices(state)
     for device in listed:
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(device.enrolled))
-        number = "not joined yet" if device.participant is None else f"participant {device.participant}"
+        kept = "not joined yet" if device.kept is None else f"{device.kept} is kept"
+        number = kept if device.participant is None else f"participant {device.participant}"
         click.echo(f"{device.name:24} {when}  {number:15} {device.standing}".rstrip())
     if not listed:
         click.echo("no device is enrolled: 'edgemeta enroll NAME' enrolls one", err=True)

@@ -52,7 +52,7 @@ def round_line(record: Record, last_round: int | None) -> str:
 
 def before_after(evaluation: Mapping[str, Any]) -> str:
     """Return the mean accuracy before and after adaptation, in per cent; the loss where there is no accuracy."""
-    if "accuracy" not in evaluation["before"]:
+    if not all("accuracy" in evaluation[when] for when in ("before", "after")):
         return " -> ".join(f"{evaluation[when]['loss']['mean']:.3f}" for when in ("before", "after"))
     return " -> ".join(f"{100 * evaluation[when]['accuracy']['mean']:.1f}%" for when in ("before", "after"))
 

@@ -18,6 +18,7 @@ from edgemeta.cli.settings import settings_from
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, as in phases.0.lr=0.05.")
 @click.option("--cert", type=click.Path(path_type=Path), metavar="FILE", help="A certificate of one's own, PEM.")
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, when that is in another file.")
+@click.option("--name", "names", multiple=True, metavar="NAME", help="A name by which it is found; may be repeated.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without encryption or access control.")
 def server(
     config: str | None,
@@ -28,14 +29,16 @@ def server(
     assignments: tuple[str, ...],
     cert: Path | None,
     key: Path | None,
+    names: tuple[str, ...],
     insecure: bool,
 ) -> None:
     """Run the gateway: devices join it, get work from it and send their updates to it, until it is stopped.
 
     It speaks TLS where `edgemeta tls` has made a certificate, or --cert gives one. Beyond this machine it has to, and
-    devices have to be enrolled; --insecure waives both.
+    devices have to be enrolled; --insecure waives both. What is answered without a token is answered under its address,
+    this machine's names, those of the certificate and --name.
     """
-    from edgemeta.gateway.enrolment import tls_of
+    from edgemeta.gateway.enrolment import names_of, tls_of
 
     encryption = tls_of(state, cert, key)
     settings = settings_from(config, {}, assignments)
@@ -49,8 +52,9 @@ def server(
     from edgemeta.fed.plan import Plan
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import run_gateway, signalled
+    from edgemeta.logs import log_to_stderr
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s: %(message)s", force=True)
+    log_to_stderr("%(asctime)s %(levelname)s: %(message)s", force=True)
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
     give_back_large_blocks()
@@ -70,6 +74,7 @@ def server(
             ),
             tls=encryption,
             insecure=insecure,
+            names=[*names_of(state, cert, key), *names],
             data=data,
             on_round=lambda record: log.info("%s", round_line(record, last_round)),
         )

@@ -19,6 +19,7 @@ from edgemeta.errors import ConfigError, EdgemetaError, StorageError
 from edgemeta.link.address import gateway_address
 from edgemeta.link.protocol import SECONDS_LEFT
 from edgemeta.link.trust import clock_is_behind, device_context, explained
+from edgemeta.names import MOST_SAID, shown
 from edgemeta.storage import write_atomic
 
 CONNECT_S = 10.0  # a gateway on the same network answers at once or not at all
@@ -64,7 +65,9 @@ class Answer:
             answer = self.json()
         except Away:
             return None
-        return (str(answer["error"]), str(answer.get("detail", ""))) if "error" in answer else None
+        if "error" not in answer:
+            return None
+        return shown(str(answer["error"]), MOST_SAID), shown(str(answer.get("detail", "")), MOST_SAID)
 
 
 class Gateway:

@@ -196,6 +196,8 @@ class Device:
         self._keep(session=run.session, joined={key: value for key, value in said.items() if key != "session"})
         self._run, self._known = run, True
         text = f"joined as participant {run.participant}"
+        if who.partition_id not in (None, run.participant):
+            text += f", as participant {who.partition_id} was taken; the data is part {who.partition_id} all the same"
         return Done(Kind.JOINED, text + "; it is another run, what was begun for the last one is dropped" * another)
 
     def _ask(self, run: Joined, wait_s: float) -> Done:

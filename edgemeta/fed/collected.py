@@ -41,7 +41,7 @@ class Collected:
 
     def add_scores(self, participant: int, round_number: int, body: bytes) -> None:
         """Keep a participant's scores of a round's model."""
-        scores = admit_evaluation(body, self._plan.config.evaluation)
+        scores = self._admit_scores(body)
         if self._directory.durable:
             write_atomic(self._directory.evaluation_path(round_number, participant), [body])
         self.scores[participant] = scores | {"bytes": len(body)}
@@ -61,10 +61,13 @@ class Collected:
                     self.updates[k] = self._admit(path, progress.round, sizes)
                 else:
                     body = path.read_bytes()
-                    self.scores[k] = admit_evaluation(body, self._plan.config.evaluation) | {"bytes": len(body)}
+                    self.scores[k] = self._admit_scores(body) | {"bytes": len(body)}
             except Refused as error:  # a card that lost what it had said to have written: the device is asked again
                 log.warning("%s is damaged, and is dropped: %s", path, error)
                 path.unlink()
+
+    def _admit_scores(self, body: bytes) -> dict[str, Any]:
+        return admit_evaluation(body, self._plan.config.evaluation, classifies=self._model.classifies)
 
     def _admit(self, file: Path, round_number: int, sizes: Mapping[str, int]) -> Delivered:
         recipe = self._plan.recipe(round_number)

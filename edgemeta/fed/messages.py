@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgemeta.config import DataConfig, EvaluationConfig, PhaseConfig
-from edgemeta.errors import InputError, ModelFileError
+from edgemeta.errors import InputError, ModelFileError, StorageError
 from edgemeta.fed.client import Update
 from edgemeta.fed.clipping import Norms, norm
 from edgemeta.fed.progress import Stage
@@ -150,7 +150,9 @@ def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[s
     try:
         tensors, metadata = read_tensors(path)
     except ModelFileError as error:
-        raise Refused(Reason.BAD_TENSORS, str(error)) from None
+        if isinstance(error.__cause__, OSError):
+            raise StorageError(str(error)) from None
+        raise Refused(Reason.BAD_TENSORS, f"the update cannot be used: {error.__cause__}") from None
     if metadata.get("layout") != layout.fingerprint:
         raise Refused(Reason.WRONG_LAYOUT, f"layout {metadata.get('layout')}: this run has {layout.fingerprint}")
     if metadata.get("round") != str(round_number):
@@ -181,18 +183,22 @@ def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:
     return samples, min(max(loss, -LOSS_CEILING), LOSS_CEILING), evaluations  # sums of losses stay numbers
 
 
-def admit_evaluation(body: bytes, settings: EvaluationConfig) -> dict[str, Any]:
-    """Return one participant's scores from the body of an evaluation message, or raise Refused."""
+def admit_evaluation(body: bytes, settings: EvaluationConfig, *, classifies: bool) -> dict[str, Any]:
+    """Return one participant's scores from the body of an evaluation message, or raise Refused.
+
+    classifies: whether the model does; then each score needs an accuracy, and otherwise none has one.
+    """
+    limits = {"loss": LOSS_CEILING} | ({"accuracy": 1.0} if classifies else {})
     try:
         metrics = json.loads(body)["metrics"]
         samples = metrics["samples"]
         if type(samples) is not int or not 1 <= samples <= MAX_SAMPLES:
             raise ValueError(f"{samples!r} samples")
         grid = [
-            {"steps": steps, "support": support, **_scores(cell)}
+            {"steps": steps, "support": support, **_scores(cell, limits)}
             for (steps, support), cell in zip(settings.grid, metrics["grid"], strict=True)
         ]
-        before, after = _scores(metrics["before"]), _scores(metrics["after"])
+        before, after = _scores(metrics["before"], limits), _scores(metrics["after"], limits)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Refused(
             Reason.BAD_EVALUATION, f"expected {{'metrics': samples, scores before, after and over the grid}}: {error!r}"
@@ -200,9 +206,9 @@ def admit_evaluation(body: bytes, settings: EvaluationConfig) -> dict[str, Any]:
     return {"samples": samples, "before": before, "after": after, "grid": grid}
 
 
-def _scores(scores: Mapping[str, Any]) -> dict[str, float]:
-    limits = {"loss": LOSS_CEILING, "accuracy": 1.0}
-    found = {metric: float(scores[metric]) for metric in limits if metric in scores}
-    if "loss" not in found or not all(abs(value) <= limits[metric] for metric, value in found.items()):
-        raise ValueError(f"{dict(scores)!r} are not finite scores")
-    return found
+def _scores(scores: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, float]:
+    """Return the scores of which there are limits, each a number from 0 to its limit."""
+    found = {metric: scores[metric] for metric in limits}
+    if not all(type(value) in (int, float) and 0 <= value <= limits[metric] for metric, value in found.items()):
+        raise ValueError(f"{found}: expected numbers from 0, and at most {dict(limits)}")
+    return {metric: float(value) for metric, value in found.items()}

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from edgemeta.errors import EdgemetaError
+from edgemeta.names import MOST_SAID, shown
 
 
 class Reason(StrEnum):
@@ -16,6 +17,7 @@ class Reason(StrEnum):
     BAD_SAMPLES = "bad-samples"
     BAD_TENSORS = "bad-tensors"
     BAD_TOKEN = "bad-token"
+    FOREIGN_ORIGIN = "foreign-origin"
     NAME_IN_USE = "name-in-use"
     NOT_FINITE = "not-finite"
     NOT_FOUND = "not-found"
@@ -31,6 +33,8 @@ class Reason(StrEnum):
     STOPPING = "stopping"
     STORAGE = "storage"
     TOKEN_REQUIRED = "token-required"
+    TOO_OFTEN = "too-often"
+    UNKNOWN_HOST = "unknown-host"
     UNKNOWN_SESSION = "unknown-session"
     WRONG_DEVICE = "wrong-device"
     WRONG_LAYOUT = "wrong-layout"
@@ -40,8 +44,8 @@ class Reason(StrEnum):
 
 
 class Refused(EdgemetaError):
-    """A message that does not count."""
+    """A message that does not count. detail: for people; what cannot be shown in it is escaped here."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(shown(detail, MOST_SAID))
         self.reason = reason

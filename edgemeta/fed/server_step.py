@@ -25,6 +25,7 @@ from edgemeta.records import record_from
 from edgemeta.storage import write_atomic
 
 Vectors = Mapping[str, Vector]
+SHARED, OPTIMIZER = "shared.", "optimizer."  # before the names of vectors in the state's file
 
 
 class ServerState(NamedTuple):
@@ -128,8 +129,8 @@ def _keep(
     """Write a round's model, and before it what is kept beside it: also the vectors that the next round sends first."""
     new = learner(plan.recipe(round_number + 1).algorithm).shared
     shared = {name: start(model) for name, start in new.items() if name not in state.shared} | dict(state.shared)
-    parts = {"shared": shared, "optimizer": state.optimizer}
-    tensors = {f"{part}.{name}": vector for part, kept in parts.items() for name, vector in kept.items()}
+    parts = {SHARED: shared, OPTIMIZER: state.optimizer}
+    tensors = {part + name: vector for part, kept in parts.items() for name, vector in kept.items()}
     if tensors:
         write_atomic(directory.round_state(round_number), encode_tensors(tensors, {}))
     classes = plan.config.model.classes
@@ -139,9 +140,9 @@ def _keep(
 
 def load_state(path: Path) -> ServerState:
     """Return the state in a file, in memory of its own, empty where there is none; raises ModelFileError."""
-    parts: dict[str, dict[str, Vector]] = {"shared": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Vector]] = {SHARED: {}, OPTIMIZER: {}}
     if path.exists():
         for key, tensor in read_tensors(path)[0].items():
-            part, _, name = key.partition(".")
-            parts[part][name] = np.array(tensor)
-    return ServerState(**parts)
+            part, dot, name = key.partition(".")
+            parts[part + dot][name] = np.array(tensor)
+    return ServerState(parts[SHARED], parts[OPTIMIZER])

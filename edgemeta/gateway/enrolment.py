@@ -36,23 +36,32 @@ class Joining:
 
 @dataclass(frozen=True)
 class Listed:
-    """A device as it is listed. enrolled: seconds since 1970; participant: None before it joined."""
+    """A device as it is listed. enrolled: seconds since 1970; participant: None before it joined.
+
+    kept: the number that is kept for it until then.
+    """
 
     name: str
     enrolled: float
     participant: int | None
+    kept: int | None
     standing: str
 
 
-def enroll_device(state: Path, name: str, url: str | None, trust: Path | None, folder: Path, now: float) -> Joining:
+def enroll_device(
+    state: Path, name: str, url: str | None, trust: Path | None, folder: Path, now: float, number: int | None = None
+) -> Joining:
     """Make a token for a device and its join file NAME.join in `folder`.
 
     url: where the device finds the gateway; None: by the first name in its certificate. trust: a PEM file to be trusted
     instead of the gateway's own authority. A gateway whose certificate the device would refuse is found out here.
-    Raises ConfigError and StorageError; then no token was made.
+    number: the participant number that is kept for it. Raises ConfigError and StorageError; then no token was made.
     """
     if not NAME.fullmatch(name):
         raise ConfigError(f"'{name}' cannot be a device here: expected up to 64 letters, digits, '-', '_' and '.'")
+    for participant, joined in Roster(state / "roster.json", 0, "").names.items():
+        if number is not None and (joined == name) != (participant == number):
+            raise ConfigError(f"'{joined}' has joined as participant {participant}: '{name}' cannot be {number}")
     anchor = _read_anchor(trust) if trust else _own_anchor(state)
     if url is None:
         if trust or not anchor:
@@ -60,7 +69,7 @@ def enroll_device(state: Path, name: str, url: str | None, trust: Path | None, f
                 "where will the device find this gateway? Give --url https://HOST:PORT, or have a certificate made "
                 "first by 'edgemeta tls'"
             )
-        host = rehearse(gateway_context(state / TLS / "gateway.pem"), device_context(anchor), None)
+        host = next(iter(rehearse(gateway_context(state / TLS / "gateway.pem"), device_context(anchor), None)), "")
         url = f"https://{f'[{host}]' if ':' in host else host}:{PORT}"
     encrypted, host, _, _ = gateway_address(url)
     if encrypted and not anchor:
@@ -70,7 +79,7 @@ def enroll_device(state: Path, name: str, url: str | None, trust: Path | None, f
     path, token = folder / f"{name}.join", secrets.token_hex(32)
     write_join_file(path, JoinFile(url, name, token, anchor if encrypted else ""))
     try:
-        rotated = enroll(state / DEVICES_FILE, name, token, now)
+        rotated = enroll(state / DEVICES_FILE, name, token, now, number)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -103,6 +112,7 @@ def list_devices(state: Path) -> list[Listed]:
             name,
             device.enrolled,
             numbers.get(name),
+            device.number,
             HELD if numbers.get(name) in held else standings[len(device.tokens)],
         )
         for name, device in sorted(register.devices.items())
@@ -125,6 +135,17 @@ def tls_of(state: Path, certificate: Path | None, key: Path | None) -> ssl.SSLCo
     if anchor:
         rehearse(context, device_context(anchor), None)  # one that has expired, say, is of no use to any device
     return context
+
+
+def names_of(state: Path, certificate: Path | None, key: Path | None) -> list[str]:
+    """Return the names for which the gateway's certificate is, none where it has none, or no device could trust it."""
+    path = certificate or state / TLS / "gateway.pem"
+    if not path.exists():
+        return []
+    try:
+        return rehearse(gateway_context(path, key), device_context(_read_anchor(path)), None)
+    except ConfigError:  # a chain that ends elsewhere, say
+        return []
 
 
 def _own_anchor(state: Path) -> str:

@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from typing import BinaryIO, NamedTuple
 
@@ -20,15 +20,18 @@ from edgemeta.fed.messages import task_bytes
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record
+from edgemeta.fed.server_step import SHARED
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.tokens import HOLD, Tokens, digest
-from edgemeta.http.exchange import Body, off_loop
-from edgemeta.logs import Seldom
+from edgemeta.http.exchange import Body, Disconnected, FilePart, off_loop
+from edgemeta.logs import Failures, Seldom
+from edgemeta.names import MOST_SAID, shown
+from edgemeta.nn.files import read_header
 from edgemeta.storage import storing
 
 log = logging.getLogger("edgemeta")
 
-TICK_S = 1.0  # how often the coordinator is asked when nothing happens
+TICK_S, SHORTEST_S = 1.0, 0.01  # how often the coordinator is asked when nothing happens, and when time is up
 EXPECTED = (
     Reason.RUN_OVER,
     Reason.STOPPING,
@@ -38,17 +41,18 @@ SHOWN = 5  # names of missing devices in a line of the log; the others are count
 
 
 class Outgoing(NamedTuple):
-    """A task as it is sent: the message's header, the open model file, and the vectors that go with theta."""
+    """A task as it is sent: the message's header, and its vectors in the open files that the round began with."""
 
     header: bytes
-    model: BinaryIO
-    beside: list[memoryview]
+    vectors: list[FilePart]
+    files: list[BinaryIO]
 
 
 class Gateway:
     """One run. Methods raise Refused, and StorageError while the disk is full: it goes on when there is room.
 
-    on_round: gets the record of each finished round. stopping: no device is to wait any longer.
+    on_round: gets the record of each finished round. stopping: no device is to wait any longer. failures: what nobody
+    expected, and the run goes on after it. hosts: the names by which others find it, in lower case.
     """
 
     def __init__(
@@ -57,19 +61,21 @@ class Gateway:
         roster: Roster,
         tokens: Tokens,
         on_round: Callable[[Record], None] = lambda _: None,
+        hosts: Collection[str] = (),
     ) -> None:
         self.coordinator, self.roster, self.tokens, self._on_round = coordinator, roster, tokens, on_round
-        self.size = coordinator.model.layout.size
         self.refusals: Counter[str] = Counter()
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
         self.traffic = Counter(bytes_down=0, bytes_up=0)
         self.heard: dict[int, float] = {}
-        self.stopping = False
+        self.hosts, self.stopping = hosts, False
+        self.failures = Failures(time.monotonic)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._waiting = Seldom(after_s=5.0)
-        self._storage, self._refused = Seldom(), Seldom()
-        self._uploads = itertools.count()
+        self._storage, self._refused, self._replaced = Seldom(), Seldom(), Seldom()
+        self._numbers = itertools.count()
+        self._uploads: dict[int, asyncio.Timeout] = {}  # by participant: ends an upload that is arriving
         self._incoming = coordinator.directory.path / "incoming"
         with storing(self._incoming):
             shutil.rmtree(self._incoming, ignore_errors=True)  # of uploads that a kill cut off
@@ -77,18 +83,22 @@ class Gateway:
 
     async def join(self, name: str, key: str, wanted: int | None, token: str | None = None) -> tuple[int, str]:
         """Put a device on the roster, and return its participant number and session. token: what proves its name."""
-        if token is not None:
-            await off_loop(self.tokens.use, name, token)
-        hashed = "" if token is None else digest(token)
         async with self._turn():
-            known = len(self.roster.names)
-            participant, session = await off_loop(self.roster.join, name, key, wanted, hashed)
+            if token is not None:
+                await off_loop(self.tokens.use, name, token)
+            if token and self.roster.replaces(name, key) and not self._replaced.due(name, time.monotonic()):
+                raise Refused(Reason.TOO_OFTEN, f"'{name}' joined with another key just now: do two boards use it?")
+            hashed, known = "" if token is None else digest(token), len(self.roster.names)
+            kept = self.tokens.kept_numbers
+            participant, session = await off_loop(self.roster.join, name, key, wanted, hashed, kept)
             self.coordinator.join(participant)
             self.coordinator.own = self.roster.own
             self.heard[participant] = time.monotonic()
         if len(self.roster.names) > known:
             participants = self.coordinator.plan.config.data.participants
             log.info("%s joined as participant %d (%d of %d)", name, participant, known + 1, participants)
+            if wanted not in (None, participant):
+                log.warning("%s takes part %d of the data, and participant %d was taken", name, wanted, wanted)
             self._wake()  # it may be the one that was waited for
         return participant, session
 
@@ -97,23 +107,22 @@ class Gateway:
         participant = self.roster.find(session)
         return None if participant is None or not self._may(participant) else participant
 
-    async def work(self, participant: int, wait_s: float) -> Outgoing | None:
-        """Return a participant's task, or None when there is none for it within wait_s seconds.
+    async def work(self, session: str | None, wait_s: float) -> Outgoing | None:
+        """Return a task of who has this session, or None when there is none for it within wait_s seconds.
 
-        The file is opened while nobody else can ask, as the next round removes it; the caller closes it.
+        Its files are opened while nobody else can ask, as the next round removes them; the caller closes them.
         """
         end = time.monotonic() + wait_s
         while True:
             changed = self._changed  # taken before asking: what changes after that is not missed
             async with self._turn() as coordinator:
-                self._check(participant)
+                participant = self.participant(session)
                 task = await off_loop(self.coordinator.work, participant, time.monotonic())
                 self.heard[participant] = time.monotonic()
                 if task is not None:
-                    file = open(self.coordinator.model_path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
-                    header = task.header(coordinator.sizes)
-                    self.traffic["bytes_down"] += task_bytes(header, coordinator.sizes)
-                    return Outgoing(header, file, [vector.data for vector in coordinator.beside.values()])
+                    outgoing = _outgoing(task.header(coordinator.sizes), coordinator)
+                    self.traffic["bytes_down"] += task_bytes(outgoing.header, coordinator.sizes)
+                    return outgoing
             if self.coordinator.finished:
                 raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
             left_s = end - time.monotonic()
@@ -123,54 +132,68 @@ class Gateway:
                 async with asyncio.timeout(left_s):
                     await changed.wait()
 
-    async def deliver(self, participant: int, round_number: int, body: Body) -> None:
+    async def deliver(self, session: str | None, round_number: int, body: Body) -> None:
         """Accept an update: when this returns, it is on disk and will count, or has counted already."""
+        participant = self.participant(session)
         self.heard[participant] = time.monotonic()
         if not self.coordinator.is_new(Stage.TRAIN, participant, round_number):
             return  # and what is refused raised: neither wears the card out
-        path = self._incoming / f"{participant:06d}-{next(self._uploads)}"
+        path = self._incoming / f"{participant:06d}-{next(self._numbers)}"
         try:
-            self.traffic["bytes_up"] += await body.save(path, self.coordinator.most_update_bytes)
+            async with self._arriving(participant):
+                self.traffic["bytes_up"] += await body.save(path, self.coordinator.most_update_bytes)
             async with self._turn():
-                self._check(participant)
+                self.participant(session)  # which may have ended meanwhile
                 await off_loop(self.coordinator.deliver, participant, round_number, path, time.monotonic())
         finally:
             await off_loop(path.unlink, missing_ok=True)  # refused, a repeated one, or cut off
 
-    async def deliver_evaluation(self, participant: int, round_number: int, scores: bytes) -> None:
-        """Accept a participant's scores of the current model."""
+    async def deliver_evaluation(self, session: str | None, round_number: int, body: Body, max_bytes: int) -> None:
+        """Accept scores of the current model."""
+        participant = self.participant(session)
         self.heard[participant] = time.monotonic()
+        scores = await body.read(max_bytes)
         self.traffic["bytes_up"] += len(scores)
         async with self._turn():
+            self.participant(session)
             await off_loop(self.coordinator.deliver_evaluation, participant, round_number, scores, time.monotonic())
 
-    async def diverged(self, participant: int, round_number: int) -> None:
+    async def diverged(self, session: str | None, round_number: int) -> None:
         """Take note that the model of a round diverges on a participant."""
+        participant = self.participant(session)
         self.heard[participant] = time.monotonic()
         async with self._turn():
-            self._check(participant)
+            self.participant(session)
             await off_loop(self.coordinator.diverged, participant, round_number, time.monotonic())
 
     async def watch(self) -> None:
         """Act on deadlines, retry what a full disk kept from happening, say what is waited for; until it is over."""
         while True:
             changed, pause_s = self._changed, TICK_S
-            try:
-                async with self._turn() as coordinator:
-                    await off_loop(self._follow_orders)
-                    await off_loop(coordinator.tick, time.monotonic())
-                if coordinator.finished:
-                    log.info("the run is over; its model is answered until this gateway is stopped")
-                    return
-                if coordinator.progress.cohort:
-                    pause_s = min(TICK_S, coordinator.seconds_left(time.monotonic()))
-            except (StorageError, OSError) as error:
-                self.storage_failed(error)
-            if self._waiting.due("", time.monotonic()):
-                log.info("%s", self.waiting_for())
+            with self.failures.survived("tick"):
+                pause_s = await self._tick()
+            if not pause_s:
+                log.info("the run is over; its model is answered until this gateway is stopped")
+                return
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await changed.wait()
+
+    async def _tick(self) -> float:
+        """Do what time brings, and return for how long there is nothing more to do; 0: the run is over."""
+        if self._waiting.due("", time.monotonic()):
+            log.info("%s", self.waiting_for())
+        try:
+            async with self._turn() as coordinator:
+                await off_loop(self._follow_orders)
+                await off_loop(coordinator.tick, time.monotonic())
+        except (StorageError, OSError) as error:
+            self.storage_failed(error)
+            return TICK_S
+        if coordinator.finished:
+            return 0.0
+        left_s = coordinator.seconds_left(time.monotonic()) if coordinator.progress.cohort else TICK_S
+        return min(max(left_s, SHORTEST_S), TICK_S)
 
     def stop(self) -> None:
         """Send the devices that wait for work away."""
@@ -188,7 +211,7 @@ class Gateway:
     def storage_failed(self, error: Exception) -> None:
         """Log, less and less often, that something could not be written."""
         if self._storage.due("", time.monotonic()):
-            log.error("%s; the run goes on when that works again", error)
+            log.error("%s; the run goes on when that works again", shown(str(error), MOST_SAID))
 
     def waiting_for(self) -> str:
         """Say in a line what the run is waiting for."""
@@ -218,10 +241,32 @@ class Gateway:
         tokens, roster = self.tokens, self.roster
         return not tokens.required or tokens.is_good(roster.name(participant), roster.token(participant))
 
-    def _check(self, participant: int) -> None:
-        """Refuse who was let in, and whose token was revoked while it waited."""
-        if not self._may(participant):
-            raise Refused(Reason.UNKNOWN_SESSION, "this session ended with its device token: join again")
+    def participant(self, session: str | None) -> int:
+        """Return whose session it is, or raise Refused."""
+        participant = None if session is None else self.find(session)
+        if participant is None:
+            raise Refused(
+                Reason.UNKNOWN_SESSION,
+                "no session, or one that ended with its device token: join, then send 'Authorization: Bearer SESSION'",
+            )
+        return participant
+
+    @asynccontextmanager
+    async def _arriving(self, participant: int) -> AsyncIterator[None]:
+        """Have a device's newest upload cut an earlier one off: half of one is all that it can leave on the disk."""
+        if earlier := self._uploads.get(participant):
+            earlier.reschedule(asyncio.get_running_loop().time())
+        try:
+            async with asyncio.timeout(None) as patience:
+                self._uploads[participant] = patience
+                yield
+        except TimeoutError:
+            if patience.expired():
+                raise Disconnected from None
+            raise
+        finally:
+            if self._uploads.get(participant) is patience:
+                del self._uploads[participant]
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Coordinator]:
@@ -232,13 +277,33 @@ class Gateway:
                 yield self.coordinator
             finally:
                 after = self.coordinator.progress
-                if after.history > before.history:
-                    for record in self.coordinator.directory.history(after=before.history):
-                        self._on_round(record)
                 if after is not before:
-                    self._wake()
+                    self._wake()  # whatever else fails: who waits for work is not to wait in vain
                     self._waiting = Seldom(after_s=5.0)
+                if after.history > before.history:
+                    self._tell(before.history)
+
+    def _tell(self, after: int) -> None:
+        """Tell of the rounds whose records lie after so many bytes of the history."""
+        with self.failures.survived("hook"):
+            for record in self.coordinator.directory.history(after=after):
+                with self.failures.survived("hook"):
+                    self._on_round(record)
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _outgoing(header: bytes, coordinator: Coordinator) -> Outgoing:
+    """Open what a task carries. It is read while it is sent: a slow reader keeps a file open, and nothing in memory."""
+    model = open(coordinator.model_path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+    start = 8 + int.from_bytes(model.read(8), "little")  # a model's data is the whole vector, in order
+    vectors = [FilePart(model.fileno(), 4 * coordinator.sizes["theta"], start)]
+    files: list[BinaryIO] = [model]
+    if coordinator.beside:
+        files.append(open(coordinator.state_path, "rb", buffering=0))  # noqa: SIM115
+        offsets = read_header(files[-1]).tensors
+        for name, vector in coordinator.beside.items():
+            vectors.append(FilePart(files[-1].fileno(), vector.nbytes, offsets[SHARED + name][2]))
+    return Outgoing(header, vectors, files)

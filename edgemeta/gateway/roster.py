@@ -4,6 +4,7 @@ A device makes its key and stores it before it first joins, so an answer that is
 the same key joins again and gets the same number and the same session. On disk are hashes of keys and sessions only.
 
 Where a device token proves the name, a new key takes the old one's place: the device lost its card, or was replaced.
+And the number that it asks for is then a wish: who finds it taken gets another one, so that nobody can keep it out.
 """
 
 import hashlib
@@ -12,26 +13,30 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.storage import read_kept, write_kept
 
 log = logging.getLogger("edgemeta")
 
-FORMAT = "edgemeta-roster/1"
+NOTHING: Mapping[str, int] = MappingProxyType({})
+FORMAT = "edgemeta-roster/2"  # 1 had no wanted
 
 
 @dataclass(frozen=True)
 class Member:
     """A device that has joined. key, session, token: sha256 of the secrets, in hexadecimal digits; token: or "".
 
-    cut: it takes a part of a data set that the run cuts; else it brings its own data.
+    wanted: the number that it asked for, where it got another one. cut: it takes a part of a data set that the run
+    cuts; else it brings its own data.
     """
 
     participant: int
     key: str
     session: str
     token: str = ""
+    wanted: int | None = None
     cut: bool = False
 
 
@@ -69,20 +74,23 @@ class Roster:
         """Return what people call a participant, whether it has joined or not."""
         return self._names.get(participant, f"participant {participant}")
 
-    def join(self, name: str, key: str, wanted: int | None = None, token: str = "") -> tuple[int, str]:
+    def join(
+        self, name: str, key: str, wanted: int | None = None, token: str = "", kept: Mapping[str, int] = NOTHING
+    ) -> tuple[int, str]:
         """Return the participant number of a device and its session, new or the same as before.
 
         wanted: the number that it asks for; without one the lowest free one. token: hash of the device token that
-        proves the name. Raises Refused.
+        proves the name. kept: device -> the number that is kept for it. Raises Refused.
         """
         member = self._members.get(name)
         if member is None:
-            number, session = self._free(wanted), _hash(self._session(name, key))
-            member = Member(number, _hash(key), session, token, cut=wanted is not None)
+            number = self._free(name, wanted, kept, proven=token != "")
+            other, session = None if wanted == number else wanted, _hash(self._session(name, key))
+            member = Member(number, _hash(key), session, token, wanted=other, cut=wanted is not None)
             self._keep({**self._members, name: member})
         elif not token and not hmac.compare_digest(member.key, _hash(key)):
             raise Refused(Reason.NAME_IN_USE, f"another device is '{name}' (it has another key): choose another name")
-        elif wanted not in (None, member.participant):
+        elif wanted not in (None, member.participant, member.wanted):
             raise Refused(
                 Reason.OTHER_PARTITION,
                 f"'{name}' is participant {member.participant} of this run, and cannot become {wanted}",
@@ -95,6 +103,11 @@ class Roster:
                 self._keep({**self._members, name: proven})
         return member.participant, self._session(name, key)
 
+    def replaces(self, name: str, key: str) -> bool:
+        """Say whether this key would take the place of another one."""
+        member = self._members.get(name)
+        return member is not None and not hmac.compare_digest(member.key, _hash(key))
+
     def token(self, participant: int) -> str:
         """Return the hash of the device token with which a participant got its session, "" when it was without one."""
         return self._members[self._names[participant]].token
@@ -103,19 +116,20 @@ class Roster:
         """Return whose session it is; looked up by its hash, so how long that takes says nothing about sessions."""
         return self._sessions.get(_hash(session))
 
-    def _free(self, wanted: int | None) -> int:
-        if wanted is None:
-            number = next((k for k in range(self._count) if k not in self._names), None)
-            if number is None:
-                raise Refused(Reason.RUN_FULL, f"all {self._count} participants of this run have joined")
-            return number
-        if not 0 <= wanted < self._count:
+    def _free(self, name: str, wanted: int | None, kept: Mapping[str, int], *, proven: bool) -> int:
+        """Return a newcomer's number: the one that is kept for it, else the one that it wants, else the lowest free."""
+        if wanted is not None and not 0 <= wanted < self._count:
             raise Refused(Reason.BAD_PARTITION_ID, f"partition_id is {wanted}: expected 0 to {self._count - 1}")
-        if wanted in self._names:
-            raise Refused(
-                Reason.PARTITION_TAKEN, f"participant {wanted} is '{self._names[wanted]}': ask for another one"
-            )
-        return wanted
+        reserved = {number: other for other, number in kept.items() if other != name}
+        taken, own = reserved | dict(self._names), kept.get(name, wanted)
+        free = [k for k in range(self._count) if k not in taken]
+        if own in free:
+            return own
+        if wanted in taken and (wanted in reserved or not proven):
+            raise Refused(Reason.PARTITION_TAKEN, f"participant {wanted} is '{taken[wanted]}': ask for another one")
+        if not free:
+            raise Refused(Reason.RUN_FULL, f"all {self._count} participants of this run have joined")
+        return free[0]
 
     def _session(self, name: str, key: str) -> str:
         return hmac.digest(key.encode(), f"{self._salt} {name}".encode(), "sha256").hex()

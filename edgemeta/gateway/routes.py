@@ -10,12 +10,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from edgemeta import __version__
 from edgemeta.errors import StorageError
 from edgemeta.fed.description import Description
 from edgemeta.fed.messages import told
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.gateway.gateway import Gateway
+from edgemeta.gateway.hosts import check_host, check_origin
+from edgemeta.gateway.status import status_of
 from edgemeta.http.exchange import Body, FilePart, Response, json_answer
 from edgemeta.http.http1 import Request
 from edgemeta.link.address import is_loopback
@@ -36,6 +37,8 @@ STATUS = {  # of a refusal, by its reason; every other one is 422
     Reason.REVOKED: 401,
     Reason.WRONG_DEVICE: 403,
     Reason.OPERATOR_ONLY: 403,
+    Reason.UNKNOWN_HOST: 403,
+    Reason.FOREIGN_ORIGIN: 403,
     Reason.NOT_FOUND: 404,
     Reason.WRONG_METHOD: 405,
     Reason.NAME_IN_USE: 409,
@@ -48,21 +51,28 @@ STATUS = {  # of a refusal, by its reason; every other one is 422
     Reason.PROTOCOL_TOO_OLD: 426,
     Reason.PROTOCOL_TOO_NEW: 426,
     Reason.STOPPING: 503,
+    Reason.TOO_OFTEN: 503,
     Reason.STORAGE: 507,
 }
 Route = Callable[..., Awaitable[Response]]
 
 
 async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
-    """Answer one request, or say with a stable reason why not. Raises ProtocolError for a body that is none."""
+    """Answer one request, or say with a stable reason why not.
+
+    Raises ProtocolError for a body that is none, and where there is no room for whoever asks.
+    """
     try:
+        check_origin(request, gateway.hosts)
         route, parameters = _route(request)
+        if route is not _healthz:  # which is answered however many others there are
+            body.claim(_caller(gateway, request))
         return await route(gateway, request, body, **parameters)
     except Refused as error:
         refused = error
-    except StorageError as error:
+    except (StorageError, OSError) as error:
         gateway.storage_failed(error)
-        refused = Refused(Reason.STORAGE, "the gateway cannot write this to its disk now: try again later")
+        refused = Refused(Reason.STORAGE, "the gateway's disk is full or failing: try again later")
     gateway.refused(refused, _caller(gateway, request), body.peer)
     facts: dict[str, Any] = {"error": refused.reason, "detail": str(refused)}
     if refused.reason in (Reason.WRONG_ROUND, Reason.NOT_IN_COHORT):
@@ -85,7 +95,7 @@ def _route(request: Request) -> tuple[Route, dict[str, int]]:
     """Return who answers, and the numbers in the path, by the names that the routes have for them."""
     for method, path, route in ROUTES:
         if match := re.fullmatch(path.replace("{round}", "(?P<round_number>[0-9]{1,9})"), request.path):
-            if request.method != method:
+            if request.method != method and (request.method, method) != ("HEAD", "GET"):
                 raise Refused(Reason.WRONG_METHOD, f"{request.path} takes {method}, not {request.method}")
             return route, {name: int(digits) for name, digits in match.groupdict().items()}
     raise Refused(Reason.NOT_FOUND, f"there is no {request.path[:100]} here")
@@ -111,6 +121,7 @@ async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
     if layout not in (None, fingerprint):
         raise Refused(Reason.WRONG_LAYOUT, f"layout {layout!r}: this run has {fingerprint}")
     participant, session = await gateway.join(name, key, wanted, token)
+    body.claim(participant)
     joined = {"protocol": PROTOCOL, "participant": participant, "session": session}
     return json_answer(200, joined | _described(gateway))
 
@@ -141,6 +152,7 @@ def _described(gateway: Gateway) -> dict[str, Any]:
 def _enrolled(gateway: Gateway, request: Request) -> tuple[str | None, str | None]:
     """Return the device token of a request and whose it is, (None, None) where the run takes none."""
     if not gateway.tokens.required:
+        check_host(request, gateway.hosts)
         return None, None
     token = _bearer(request)
     return token, gateway.tokens.owner(token)
@@ -157,39 +169,40 @@ def _check_version(version: Any) -> None:
 
 
 async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
-    participant = _session(gateway, request)
+    gateway.participant(_bearer(request))
     wait_s = _wait(request.query.get("wait", "0"))
-    task = await gateway.work(participant, wait_s)
+    task = await gateway.work(_bearer(request), wait_s)
     if task is None and gateway.stopping:
         raise Refused(Reason.STOPPING, "the gateway is being stopped: try again later")
     if task is None:
         return Response(204, {"Retry-After": str(1 if wait_s >= 1 else RETRY_S)})
-    asyncio.get_running_loop().call_soon(task.model.close)  # the listener has its own descriptor by then
-    start = 8 + int.from_bytes(task.model.read(8), "little")  # a model's data is the whole vector, in order
+    for file in task.files:
+        asyncio.get_running_loop().call_soon(file.close)  # the listener has its own descriptor by then
     left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
     headers = TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}
-    return Response(200, headers, [task.header, FilePart(task.model.fileno(), 4 * gateway.size, start), *task.beside])
+    return Response(200, headers, [task.header, *task.vectors])
 
 
 async def _update(gateway: Gateway, request: Request, body: Body, round_number: int) -> Response:
-    await gateway.deliver(_session(gateway, request), round_number, body)
+    await gateway.deliver(_bearer(request), round_number, body)
     return json_answer(200, {"accepted": True})
 
 
 async def _evaluation(gateway: Gateway, request: Request, body: Body, round_number: int) -> Response:
-    participant = _session(gateway, request)
-    await gateway.deliver_evaluation(participant, round_number, await body.read(MAX_EVALUATION_BYTES))
+    await gateway.deliver_evaluation(_bearer(request), round_number, body, MAX_EVALUATION_BYTES)
     return json_answer(200, {"accepted": True})
 
 
 async def _diverged(gateway: Gateway, request: Request, _: Body, round_number: int) -> Response:
-    await gateway.diverged(_session(gateway, request), round_number)
+    await gateway.diverged(_bearer(request), round_number)
     return json_answer(200, {"accepted": True})
 
 
 async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
-    if not is_loopback(body.peer):
-        _session(gateway, request)
+    if _caller(gateway, request) is None:
+        if not is_loopback(body.peer):
+            gateway.participant(_bearer(request))
+        check_host(request, gateway.hosts)
     file = open(gateway.coordinator.directory.model_path, "rb")  # noqa: SIM115 - closed when the listener has its own
     asyncio.get_running_loop().call_soon(file.close)
     return Response(200, TENSORS, [FilePart(file.fileno(), os.fstat(file.fileno()).st_size)])
@@ -197,35 +210,11 @@ async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
 
 async def _status(gateway: Gateway, request: Request, body: Body) -> Response:
     _check_operator(gateway, request, body.peer)
-    coordinator, progress, roster = gateway.coordinator, gateway.coordinator.progress, gateway.roster
-    now, heard, missing = time.monotonic(), gateway.heard, gateway.coordinator.missing
-    return json_answer(
-        200,
-        {
-            "protocol": PROTOCOL,
-            "version": __version__,
-            "waiting_for": gateway.waiting_for(),
-            "round": progress.round,
-            "last_round": coordinator.plan.last_round,
-            "stage": progress.stage,
-            "seconds_left": round(coordinator.seconds_left(now), 1) if progress.cohort else None,
-            "participants": coordinator.plan.config.data.participants,
-            "joined": len(roster.names),
-            "cohort": [roster.name(k) for k in progress.cohort],
-            "delivered": len(progress.cohort) - len(missing),
-            "missing": [roster.name(k) for k in missing],
-            "held": [roster.name(k) for k in sorted(coordinator.standing.held)],
-            "devices": [
-                {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
-                for k, name in sorted(roster.names.items())
-            ],
-            "refusals": dict(gateway.refusals + gateway.listener_refusals),
-            **gateway.traffic,
-        },
-    )
+    return json_answer(200, status_of(gateway, time.monotonic()))
 
 
-async def _healthz(_gateway: Gateway, _request: Request, _body: Body) -> Response:
+async def _healthz(gateway: Gateway, request: Request, _body: Body) -> Response:
+    check_host(request, gateway.hosts)
     return json_answer(200, {"ok": True})
 
 
@@ -244,8 +233,11 @@ ROUTES: list[tuple[str, str, Route]] = [
 
 def _check_operator(gateway: Gateway, request: Request, peer: str) -> None:
     """Let the operator pass: whoever is on this machine, or has the operator's token."""
-    if not is_loopback(peer) and not gateway.tokens.is_operators(_bearer(request)):
+    if gateway.tokens.is_operators(_bearer(request)):
+        return
+    if not is_loopback(peer):
         raise Refused(Reason.OPERATOR_ONLY, "this is answered on the gateway itself, or with the operator's token")
+    check_host(request, gateway.hosts)
 
 
 def _bearer(request: Request) -> str | None:
@@ -256,14 +248,6 @@ def _bearer(request: Request) -> str | None:
 def _caller(gateway: Gateway, request: Request) -> int | None:
     session = _bearer(request)
     return None if session is None else gateway.find(session)
-
-
-def _session(gateway: Gateway, request: Request) -> int:
-    """Return which participant is asking."""
-    participant = _caller(gateway, request)
-    if participant is None:
-        raise Refused(Reason.UNKNOWN_SESSION, "join first, then send its session as 'Authorization: Bearer SESSION'")
-    return participant
 
 
 def _wait(text: str) -> float:

@@ -25,17 +25,21 @@ from edgemeta.storage import read_kept, storing, write_kept
 log = logging.getLogger("edgemeta")
 
 DEVICES_FILE = "devices.json"  # in a gateway's state directory
-FORMAT = "edgemeta-devices/2"
+FORMAT = "edgemeta-devices/2"  # 1 had no number and no orders
 HOLD, RELEASE = "hold", "release"  # orders
 
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A device. enrolled: seconds since 1970; tokens: hashes of the good ones, newest first, none when revoked."""
+    """A device. enrolled: seconds since 1970; tokens: hashes of the good ones, newest first, none when revoked.
+
+    number: the participant number that is kept for it.
+    """
 
     enrolled: float
     tokens: tuple[str, ...]
     former: tuple[str, ...] = ()
+    number: int | None = None
 
 
 @dataclass
@@ -47,16 +51,21 @@ class Register:
     orders: dict[str, str] = field(default_factory=dict)
 
 
-def enroll(path: Path, name: str, token: str, now: float) -> bool:
+def enroll(path: Path, name: str, token: str, now: float, number: int | None = None) -> bool:
     """Let whoever has this token take part as `name`; return whether the device has another one that is still good.
 
-    Of earlier tokens the one in use stays good, and one that was never used is replaced. Raises StorageError, and
-    ConfigError when the file is damaged.
+    Of earlier tokens the one in use stays good, and one that was never used is replaced. number: the participant number
+    to keep for it; None: as before. Raises StorageError, and ConfigError when the file is damaged or the number is kept
+    for another device.
     """
     with _editing(path) as register:
+        for other, kept in kept_numbers(register).items():
+            if kept == number and other != name:
+                raise ConfigError(f"participant {number} is kept for '{other}': give '{name}' another one")
         before = register.devices.get(name, Enrolled(now, ()))
         former = (*before.former, *before.tokens[:-1])
-        register.devices[name] = Enrolled(now, (digest(token), *before.tokens[-1:]), former)
+        tokens = (digest(token), *before.tokens[-1:])
+        register.devices[name] = Enrolled(now, tokens, former, before.number if number is None else number)
         return bool(before.tokens)
 
 
@@ -88,6 +97,13 @@ def read_register(path: Path) -> Register:
     return read_kept(path, Register, FORMAT, advice) or Register()
 
 
+def kept_numbers(register: Register) -> dict[str, int]:
+    """Return device -> the participant number that is kept for it, of those that are not revoked."""
+    return {
+        name: device.number for name, device in register.devices.items() if device.tokens and device.number is not None
+    }
+
+
 def digest(token: str) -> str:
     """Return what is kept of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
@@ -116,6 +132,11 @@ class Tokens:
     def enrolled(self) -> int:
         """How many devices have a token that is good."""
         return sum(bool(device.tokens) for device in self._current().devices.values())
+
+    @property
+    def kept_numbers(self) -> dict[str, int]:
+        """Device -> the participant number that is kept for it."""
+        return kept_numbers(self._current())
 
     def owner(self, token: str | None) -> str:
         """Return whose token it is. Raises Refused."""

@@ -7,7 +7,7 @@ the event loop answers others, and a hundred transfers cost a hundred blocks of 
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,6 +69,8 @@ def refusal(fault: Fault, detail: str, headers: Mapping[str, str] | None = None)
 class Body:
     """A request's body, taken from the connection as the handler asks for it. peer: the sender's IP address.
 
+    claim: by it the handler says whose request this is, None: a stranger's, before it does more than say that it is
+    alive. It raises ProtocolError when there is no room for whoever that is.
     What a handler leaves unread is thrown away after its answer. Methods raise ProtocolError (408 too slow, 413 too
     large, 400 damaged), which answers the request if the handler lets it pass, and Disconnected.
     """
@@ -79,8 +81,9 @@ class Body:
         peer: str,
         receive: Callable[[], Awaitable[Event]],
         send_continue: Callable[[], Awaitable[None]],
+        claim: Callable[[Hashable], None],
     ) -> None:
-        self.peer = peer
+        self.peer, self.claim = peer, claim
         self.withheld = request.expects_continue  # the peer keeps it back until it is told to go on
         self._announced = request.length or 0
         self._taken = 0

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 from edgemeta.errors import EdgemetaError
+from edgemeta.names import MOST_SAID, shown
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET = re.compile(rb"(?:https?://[!\"$-.0->@-~]+)?(/[!\"$->@-~]*)(?:\?([!\"$-~]*))?")  # visible ASCII without "#"
@@ -56,12 +57,12 @@ class Fault(StrEnum):
 class ProtocolError(EdgemetaError):
     """The peer's bytes are not a request that is served here.
 
-    detail: for people.
+    detail: for people; what cannot be shown in it is escaped here.
     """
 
     def __init__(self, fault: Fault, detail: str) -> None:
-        super().__init__(f"{fault}: {detail}")
-        self.fault, self.detail = fault, detail
+        self.fault, self.detail = fault, shown(detail, MOST_SAID)
+        super().__init__(f"{fault}: {self.detail}")
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,11 @@ class Limits:
     linger_s: float = 2.0  # after a refusal, for a peer that is still sending to see the answer before the cut
     half_close_s: float = 1.0  # for an answer to a peer that sent its request and shut its sending side
     close_grace_s: float = 10.0  # for answers under way when the server stops
-    max_connections: int = 512  # with a file for each, half of the usual 1,024 descriptors of a process
-    retry_after_s: int = 5  # what a peer beyond max_connections is told to wait
+    max_connections: int = 512  # in all; fewer where the process may open few files (`budget.places`)
+    max_session_connections: int = 4  # a device needs one: more are what broken links have left behind
+    overdue_s: float = 10.0  # for a stranger's request or handshake, while others want its place
+    files_per_answer: int = 1  # that are open while an answer is sent: a model
+    retry_after_s: int = 5  # what a peer beyond the connections is told to wait
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ def device_context(anchor: str) -> ssl.SSLContext:
     return context
 
 
-def rehearse(gateway: ssl.SSLContext, device: ssl.SSLContext, host: str | None) -> str:
-    """Have the two shake hands in memory, and return the first name that the certificate is for.
+def rehearse(gateway: ssl.SSLContext, device: ssl.SSLContext, host: str | None) -> list[str]:
+    """Have the two shake hands in memory, and return the names that the certificate is for.
 
     host: as in the device's URL; None: whichever. Raises ConfigError when a device would not trust this gateway.
     """
@@ -63,8 +63,7 @@ def rehearse(gateway: ssl.SSLContext, device: ssl.SSLContext, host: str | None) 
     except ssl.SSLError as error:
         raise ConfigError(f"a device would not trust this gateway: {explained(error, host or '')}") from None
     certificate = here.getpeercert() or {}
-    names = certificate.get("subjectAltName", ())
-    return str(names[0][1]) if names else ""
+    return [str(entry[1]) for entry in certificate.get("subjectAltName", ())]
 
 
 def clock_is_behind(error: Exception) -> bool:

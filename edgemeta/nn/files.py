@@ -92,7 +92,8 @@ def read_header(file: BinaryIO) -> Header:
 def read_tensors(path: Path) -> tuple[dict[str, Array], Mapping[str, str]]:
     """Return name -> array, mapped from the file read-only, and the metadata.
 
-    Raises ModelFileError that names the file. The mapping stays valid when the file is replaced by a rename.
+    Raises ModelFileError that names the file; its cause says what is wrong and does not. The mapping stays valid when
+    the file is replaced by a rename.
     """
     try:
         with open(path, "rb") as file:
@@ -102,9 +103,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Array], Mapping[str, str]]:
                 for name, (dtype, shape, offset) in header.tensors.items()
             }, header.metadata
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror}; expected a model file") from None
+        raise ModelFileError(f"cannot read {path}: {error.strerror}; expected a model file") from error
     except (ModelFileError, ValueError) as error:  # ValueError: NumPy's, for sizes that it cannot even name
-        raise ModelFileError(f"cannot use {path}: {error}") from None
+        raise ModelFileError(f"cannot use {path}: {error}") from error
 
 
 def save_model(path: Path, model: Model, theta: Vector, classes: Sequence[str], round_number: int) -> None:

@@ -16,6 +16,7 @@ import pytest
 from gateways import (
     ACCEPTED,
     NETWORK,
+    SCORES,
     SIZE,
     Device,
     Gateway,
@@ -29,7 +30,10 @@ from gateways import (
 from processes import server
 from runs import command_line
 
+from edgemeta.config import EvaluationConfig
 from edgemeta.fed.coordinator import Coordinator
+from edgemeta.fed.messages import admit_evaluation
+from edgemeta.fed.refusal import Refused
 from edgemeta.link.address import is_loopback
 from edgemeta.logs import Seldom
 from edgemeta.nn import Dense, Model
@@ -173,6 +177,24 @@ def test_what_needs_a_session_and_what_is_not_there(run):
     assert refused(stranger.call("POST", "/v1/rounds/x/update", b"")[::2]) == (404, "not-found")
     assert refused(stranger.call("POST", "/v1/work", b"")[::2]) == (405, "wrong-method")
     assert refused(stranger.call("GET", "/v1/join")[::2]) == (405, "wrong-method")
+
+
+def test_head_is_answered_as_get_without_the_body(run):
+    gateway = run(participants=1)
+    device = gateway.device("cam")
+    for path, status in (("/healthz", 200), ("/v1/run", 200), ("/v1/model", 200), ("/v1/work", 200), ("/nothing", 404)):
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as peer, peer.makefile("rb") as file:
+            answers = []
+            for method in ("HEAD", "GET"):
+                start = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {device.session}\r\n\r\n"
+                peer.sendall(start.encode())
+                answers.append(b"".join(iter(file.readline, b"\r\n")))
+            head, get = answers
+            assert head == get
+            assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert device.call("HEAD", "/status.json")[0] == 200
+    for path in ("/v1/join", "/v1/rounds/0/update"):
+        assert device.call("HEAD", path)[0] == 405
 
 
 @pytest.mark.parametrize("wait", ["-1", "nan", "inf", "soon", ""])
@@ -324,6 +346,34 @@ def test_scores_that_are_none_are_refused(run, body):
     assert device.call("POST", "/v1/rounds/0/evaluation", bytes(70_000))[0] == 413
     assert refused(device.scores(1)) == (409, "wrong-round")
     assert device.scores() == device.scores(samples=5) == ACCEPTED
+
+
+BAD = [{}, {"loss": 1.0}, {"accuracy": 0.5}, {"loss": None, "accuracy": 0.5}, {"loss": 1.0, "accuracy": None}]
+BAD += [{"loss": loss, "accuracy": 0.5} for loss in (-1.0, 1.1e6, "1", True, [1.0])]
+BAD += [{"loss": 1.0, "accuracy": accuracy} for accuracy in (-0.1, 1.1, -1e300, "0.5", False, {})]
+BAD += [{"loss": float("nan"), "accuracy": 0.5}, {"loss": 1.0, "accuracy": float("inf")}, None, 1.0, [], "scores"]
+
+
+def test_a_classifiers_scores_have_a_loss_and_an_accuracy_wherever_they_stand(run):
+    gateway = run(grid=[[1, 10]])
+    first, second = gateway.device("first"), gateway.device("second")
+    for scores in BAD:
+        for where in ({"before": scores, "grid": [SCORES]}, {"after": scores, "grid": [SCORES]}, {"grid": [scores]}):
+            assert refused(first.scores(**where)) == (422, "bad-evaluation"), where
+    assert first.scores(before={"loss": 0, "accuracy": 1}, grid=[SCORES]) == ACCEPTED
+    assert second.scores(before={"loss": 1e6, "accuracy": 0.0, "more": "ignored"}, grid=[SCORES]) == ACCEPTED
+    (record,) = gateway.records
+    assert record["evaluation"]["before"]["accuracy"]["mean"] == 0.5
+    assert record["evaluation"]["before"]["loss"]["mean"] == 5e5
+
+
+def test_a_regressions_scores_have_no_accuracy():
+    metrics = {"samples": 4, "before": {"loss": 2.5}, "after": {"loss": 0.5, "accuracy": 7}, "grid": []}
+    scores = admit_evaluation(json.dumps({"metrics": metrics}).encode(), EvaluationConfig(), classifies=False)
+    assert scores == {"samples": 4, "before": {"loss": 2.5}, "after": {"loss": 0.5}, "grid": []}
+    metrics["after"] = {"accuracy": 0.5}
+    with pytest.raises(Refused, match="expected"):
+        admit_evaluation(json.dumps({"metrics": metrics}).encode(), EvaluationConfig(), classifies=False)
 
 
 def test_waiting_for_work_ends_at_once_when_there_is_some(run):

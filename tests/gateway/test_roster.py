@@ -38,6 +38,38 @@ def test_what_cannot_be_had_is_refused(tmp_path):
     assert dict(roster.names) == {2: "a"}
 
 
+def test_whose_name_is_proven_gets_another_number_where_the_wanted_one_is_taken(tmp_path):
+    roster = Roster(tmp_path / "roster.json", 3, "salt")
+    assert roster.join("squatter", KEY, 2, "token of it")[0] == 2
+    first = roster.join("rightful", KEY, 2, "its token")
+    assert first[0] == 0
+    assert reason(roster, "rightful", KEY, 1, "its token") == "other-partition"
+    for again in (roster, Roster(tmp_path / "roster.json", 3, "salt")):
+        assert again.join("rightful", KEY, 2, "its token") == first
+        assert again.join("rightful", KEY, 0, "its token") == first
+        assert again.join("rightful", KEY, None, "its token") == first
+    assert reason(roster, "unproven", KEY, 2) == "partition-taken"
+    assert roster.join("third", KEY, 2, "its token")[0] == 1
+    assert reason(roster, "fourth", KEY, 2, "its token") == "run-full"
+
+
+def test_a_kept_number_is_its_devices_alone(tmp_path):
+    roster, kept = Roster(tmp_path / "roster.json", 4, "salt"), {"a": 0, "c": 2, "far": 9}
+    assert reason(roster, "b", KEY, 2, "token", kept) == "partition-taken"
+    assert roster.join("b", KEY, None, "token", kept)[0] == 1
+    assert roster.join("c", KEY, 0, "token", kept)[0] == 2  # the number is kept for it, the part is its own affair
+    assert roster.join("far", KEY, None, "token", kept)[0] == 3  # the run has no number 9
+    assert reason(roster, "d", KEY, None, "token", kept) == "run-full"
+    assert roster.join("a", KEY, None, "token", kept)[0] == 0
+    assert roster.join("a", KEY, None, "token", kept)[0] == 0
+
+
+def test_a_number_that_was_taken_before_it_was_kept_keeps_nobody_out(tmp_path):
+    roster = Roster(tmp_path / "roster.json", 2, "salt")
+    roster.join("early", KEY, 1, "token")
+    assert roster.join("late", KEY, 1, "token", {"late": 1})[0] == 0
+
+
 def test_the_same_name_and_key_join_again_at_any_time(tmp_path):
     roster = Roster(tmp_path / "roster.json", 1, "salt")
     first = roster.join("a", KEY)

@@ -10,13 +10,16 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
-from gateways import ACCEPTED, Device, Gateway, key_of, no_gateway_left, own_address, refused, update_body
+from gateways import ACCEPTED, SCORES, Device, Gateway, key_of, no_gateway_left, own_address, refused, update_body
 from runs import command_line
 
 from edgemeta.errors import ConfigError, StorageError
+from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.refusal import Refused
+from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.tokens import Tokens, enroll, read_register, revoke, set_operator
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -223,6 +226,90 @@ def test_an_upload_under_way_when_its_device_is_revoked_does_not_count(run, path
     assert not list(gateway.path.glob("rounds/*/update*"))
 
 
+def slow_request(gateway, device, what, body):
+    """Begin a request, and return a function that ends it and returns the answer's status line."""
+    connection = socket.create_connection(("127.0.0.1", gateway.port), 10)
+    head = f"POST /v1/rounds/{what} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {device.session}\r\n"
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
+    assert b" 100 " in connection.recv(4000)  # it was let in
+
+    def end():
+        with connection:
+            connection.sendall(body)
+            return connection.recv(4000).splitlines()[0]
+
+    return end
+
+
+SCORED = json.dumps({"metrics": {"samples": 4, "before": SCORES, "after": SCORES, "grid": []}}).encode()
+
+
+@pytest.mark.parametrize("what", ["0/evaluation", "1/update"])
+@pytest.mark.parametrize("how", ["revoked", "replaced", "enrolled anew"])
+def test_who_is_shut_out_in_the_middle_of_a_request_is_not_accepted(run, path, what, how):
+    gateway = run(participants=1)
+    enroll(path, "cam", A, 0)
+    cam, _ = join(gateway, "cam", A)
+    if what == "1/update":
+        assert cam.scores() == ACCEPTED
+    end = slow_request(gateway, cam, what, SCORED if what == "0/evaluation" else update_body(1.0, 1))
+    if how != "replaced":
+        revoke(path, "cam")
+    if how == "enrolled anew":
+        enroll(path, "cam", B, 1)
+    fresh, answer = join(gateway, "cam", B if how == "enrolled anew" else A, key="of the new board")
+    assert answer == (401, "revoked") if how == "revoked" else answer[0] == 200
+    assert b" 401 " in end()
+    assert not list(gateway.path.glob(f"rounds/*/{what[2:]}*"))
+    if how != "revoked":
+        assert fresh.work() == (("evaluate", 0) if what == "0/evaluation" else ("train", 1))
+
+
+def test_a_token_that_is_revoked_while_it_waits_for_its_turn_does_not_join(run, path, monkeypatch):
+    gateway = run(participants=2)
+    enroll(path, "mic", B, 0)
+    enroll(path, "cam", A, 0)
+    mic, _ = join(gateway, "mic", B)
+    asked, done, work = threading.Event(), threading.Event(), Coordinator.work
+
+    def slow_work(*arguments):
+        asked.set()
+        assert done.wait(10)
+        return work(*arguments)
+
+    monkeypatch.setattr(Coordinator, "work", slow_work)
+    answers = []
+    threads = [threading.Thread(target=mic.work)]
+    threads += [threading.Thread(target=lambda: answers.append(join(gateway, "cam", A)[1]))]
+    threads[0].start()
+    assert asked.wait(5)
+    threads[1].start()
+    time.sleep(0.2)  # until it stands in line
+    revoke(path, "cam")
+    done.set()
+    for thread in threads:
+        thread.join(10)
+    assert answers == [(401, "revoked")]
+    assert mic.status()["joined"] == 1
+
+
+def test_a_number_is_kept_for_a_device_until_it_is_revoked(run, path):
+    enroll(path, "cam", A, 0, 1)
+    with pytest.raises(ConfigError, match="participant 1 is kept for 'cam'"):
+        enroll(path, "mic", B, 0, 1)
+    enroll(path, "mic", B, 0)
+    assert not enroll(path, "cat", C, 0)
+    gateway = run(participants=3)
+    assert join(gateway, "mic", B, partition_id=1)[1] == (409, "partition-taken")
+    assert join(gateway, "mic", B)[1][1]["participant"] == 0
+    assert join(gateway, "cat", C, partition_id=0)[1][1]["participant"] == 2
+    enroll(path, "cam", "d" * 64, 1)  # a new token keeps it, too
+    assert join(gateway, "cam", "d" * 64, partition_id=1)[1][1]["participant"] == 1
+    revoke(path, "cam")
+    enroll(path, "dog", "e" * 64, 2, 1)  # in another run, say
+    assert read_register(path).devices["dog"].number == 1
+
+
 def test_a_new_key_with_the_token_takes_the_old_ones_place(run, path, caplog):
     gateway = run()
     enroll(path, "cam", A, 0)
@@ -335,6 +422,19 @@ def test_the_commands(tmp_path):
         done = edgemeta("enroll", "mic", "--url", url)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), url
     assert "a newer token is not used yet" in edgemeta("devices").stdout
+    done = edgemeta("enroll", "pump", "--url", "http://127.0.0.1:8742", "--partition-id", 3)
+    assert (done.returncode, "3 is kept" in edgemeta("devices").stdout) == (0, True), done.stderr
+    done = edgemeta("enroll", "pond", "--url", "http://127.0.0.1:8742", "--partition-id", 3)
+    assert (done.returncode, "kept for 'pump'" in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "pond.join").exists()
+    Roster(tmp_path / "edgemeta-state" / "roster.json", 9, "salt").join("pump", "0123456789abcdef", 5)
+    for name, number in (("pump", 4), ("pond", 5)):
+        (tmp_path / f"{name}.join").unlink(missing_ok=True)
+        done = edgemeta("enroll", name, "--url", "http://127.0.0.1:8742", "--partition-id", number)
+        assert (done.returncode, "'pump' has joined as participant 5" in done.stderr) == (2, True), done.stderr
+    register = json.loads((tmp_path / "edgemeta-state" / "devices.json").read_text())
+    del register["devices"]["pump"]
+    (tmp_path / "edgemeta-state" / "devices.json").write_text(json.dumps(register))
     assert edgemeta("revoke", "cam").returncode == 0
     listed = edgemeta("devices").stdout
     assert (len(listed.splitlines()), "not joined yet" in listed, "revoked" in listed) == (1, True, True)

@@ -23,7 +23,8 @@ from edgemeta.errors import InputError
 from edgemeta.http.connection import SENT
 from edgemeta.http.exchange import BLOCK, FilePart, Response
 from edgemeta.http.http1 import Limits
-from edgemeta.http.listener import serve
+from edgemeta.http.listener import AT_ONCE, serve
+from edgemeta.logs import Failures
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +65,8 @@ class Gateway:
 
     async def handle(self, request, body):
         kind = request.path[1:]
+        if kind != "healthz":
+            body.claim(request.headers.get("x-session"))
         if kind == "wait":
             self.waiting.set()
             try:
@@ -112,12 +115,21 @@ def read_all(connection):
     return data
 
 
+def ask(connection, request):
+    """Send a request, and return the body of its answer; the connection stays open."""
+    connection.sendall(request)
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.read()
+
+
 @contextmanager
 def gateway(folder, limits=LIMITS, tls=None):
     it = Gateway(folder, limits)
     it.thread.start()
     try:
-        it.listener = it.run(serve(it.handle, "127.0.0.1", 0, limits, ssl=tls))
+        it.failures = Failures(time.monotonic)
+        it.listener = it.run(serve(it.handle, "127.0.0.1", 0, limits, tls, it.failures))
         it.port = it.listener.port
         yield it
     finally:
@@ -132,6 +144,17 @@ def gateway(folder, limits=LIMITS, tls=None):
 def served(tmp_path):
     with gateway(tmp_path) as it:
         yield it
+
+
+@pytest.fixture
+def tls(tmp_path):
+    """What a listener with TLS speaks, and what a peer of its does; what is tested is the transport."""
+    (tmp_path / "certificate.pem").write_text(CERTIFICATE)
+    there = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    there.load_cert_chain(tmp_path / "certificate.pem")
+    here = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    here.check_hostname, here.verify_mode = False, ssl.CERT_NONE
+    return there, here
 
 
 def answer(data):
@@ -177,6 +200,14 @@ def test_pipelined_requests_are_answered_in_order_and_dribbled_bytes_get_the_sam
         assert read_all(connection) == expected
 
 
+def test_small_answers_are_sent_at_once(served):
+    with served.connect() as connection:
+        ask(connection, GET % b"one")
+        (ours,) = served.listener._connections.values()
+        there = ours._writer.get_extra_info("socket")
+        assert there.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # or a round of two devices takes 20 ms longer
+
+
 def test_the_standard_library_keeps_its_connection_and_uploads_both_ways(served):
     picture = os.urandom(3_000_001)
     peer = http.client.HTTPConnection("127.0.0.1", served.port, timeout=5)
@@ -194,17 +225,12 @@ def test_the_standard_library_keeps_its_connection_and_uploads_both_ways(served)
     peer.close()
 
 
-def test_over_tls_both_ways_and_a_wait_ends_when_its_peer_goes_away(tmp_path, caplog):
-    (tmp_path / "certificate.pem").write_text(CERTIFICATE)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(tmp_path / "certificate.pem")
-    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE  # what is tested is the transport
+def test_over_tls_both_ways_and_a_wait_ends_when_its_peer_goes_away(tmp_path, tls, caplog):
     with open(tmp_path / "large", "wb") as file:
         file.truncate(64 << 20)
     picture = os.urandom(3_000_001)
-    with gateway(tmp_path, tls=tls) as served:
-        peer = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=5, context=trusting)
+    with gateway(tmp_path, tls=tls[0]) as served:
+        peer = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=5, context=tls[1])
         peer.request("POST", "/save", body=picture)
         assert json.load(peer.getresponse()) == {"size": len(picture), "sha256": hashlib.sha256(picture).hexdigest()}
         peer.request("GET", "/large", headers={"Connection": "close"})
@@ -224,28 +250,26 @@ def test_over_tls_both_ways_and_a_wait_ends_when_its_peer_goes_away(tmp_path, ca
     ]
 
 
-def test_at_the_door_only_so_many_wait(tmp_path):
-    (tmp_path / "certificate.pem").write_text(CERTIFICATE)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(tmp_path / "certificate.pem")
-    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
-    with gateway(tmp_path, replace(LIMITS, max_connections=2), tls) as served:
-        silent = [served.connect() for _ in range(2)]
-        wait_for(lambda: len(served.listener._doors) == 2)
-        with served.connect() as third, suppress(ConnectionResetError):
-            assert third.recv(100) == b""
-        for connection in silent:
-            connection.close()
-        wait_for(lambda: not served.listener._doors)
-        peer = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=5, context=trusting)
-        peer.request("GET", "/next")
-        assert peer.getresponse().read() == b"next from 127.0.0.1"
-        peer.close()
-    with gateway(tmp_path, replace(LIMITS, idle_s=0.2), tls) as served, served.connect() as slow:
+def test_a_handshake_has_its_time(tmp_path, tls, caplog):
+    with gateway(tmp_path, replace(LIMITS, idle_s=0.2), tls[0]) as served, served.connect() as slow:
         slow.sendall(b"\x16\x03")
         with suppress(ConnectionResetError):
-            assert slow.recv(100) == b""  # its time for the handshake is over
+            assert slow.recv(100) == b""
+    assert not caplog.records
+
+
+def test_handshakes_that_are_never_finished_take_bounded_memory_and_keep_nobody_out(tmp_path, tls):
+    with gateway(tmp_path, replace(LIMITS, max_connections=128), tls[0]) as served, ExitStack() as stack:
+        before = resident_bytes()
+        for _ in range(500):
+            stack.enter_context(served.connect()).sendall(b"\x16\x03\x01\x40\x00" + bytes(1000))  # of 16,384 bytes
+        peer = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=5, context=tls[1])
+        peer.request("GET", "/healthz")
+        assert peer.getresponse().read() == b"healthz from 127.0.0.1"
+        peer.close()
+        assert len(served.listener._served) <= 128
+        # Measured: 16 MiB. As asyncio makes them it is 42, and 39 when those that were cut wait for the collector.
+        assert resident_bytes() - before < 26 << 20
 
 
 def test_http_1_0_is_answered_and_closed(served):
@@ -347,19 +371,84 @@ def test_a_silent_connection_is_closed_without_a_word(tmp_path):
         assert read_all(connection).endswith(b"one from 127.0.0.1")
 
 
-def test_500_idle_connections_are_served_up_to_the_limit_and_the_rest_turned_away(tmp_path):
+def test_500_connections_that_say_nothing_push_out_one_another_and_nobody_else(tmp_path, caplog):
     with gateway(tmp_path, replace(LIMITS, max_connections=64)) as served, ExitStack() as stack:
-        connections = [stack.enter_context(served.connect()) for _ in range(500)]
-        for connection in connections[64:]:
-            data = read_all(connection)
+        device = stack.enter_context(served.connect())
+        assert ask(device, b"GET /one HTTP/1.1\r\nHost: g\r\nX-Session: cam\r\n\r\n") == b"one from 127.0.0.1"
+        silent = [stack.enter_context(served.connect()) for _ in range(500)]
+        wait_for(lambda: served.listener.refusals == {"too-many-connections": 441})  # 64 - 4 in reserve - the device
+        for connection in silent[:441]:
+            with suppress(ConnectionResetError):
+                assert connection.recv(100) == b""
+        assert answer(served.talk(LAST % b"next"))[0] == 200  # pushes out one more
+        for connection in (*silent[442:], device):
+            connection.sendall(LAST % b"two")
+            assert answer(read_all(connection)) == (200, b"two from 127.0.0.1")
+    assert [record.getMessage() for record in caplog.records] == [
+        "more connections than there is room for: the oldest ones that say nothing are cut"
+    ]
+
+
+def test_when_devices_hold_all_places_others_come_later_and_health_is_answered(tmp_path):
+    session = b"GET /wait HTTP/1.1\r\nHost: g\r\nX-Session: %d\r\n\r\n"
+    with gateway(tmp_path, replace(LIMITS, max_connections=17, close_grace_s=0.1)) as served, ExitStack() as stack:
+        for number in range(16):
+            stack.enter_context(served.connect()).sendall(session % number)
+        wait_for(lambda: sum(c.busy for c in served.listener._connections.values()) == 16)
+        for _ in range(3):
+            data = served.talk(GET % b"next")
             assert reason(data) == (503, "too-many-connections")
             assert b"\r\nRetry-After: 5\r\n" in data
-        for connection in connections[:64]:
-            connection.sendall(LAST % b"one")
-            assert answer(read_all(connection)) == (200, b"one from 127.0.0.1")
-        wait_for(lambda: not served.listener._served)
-        assert answer(served.talk(LAST % b"next"))[0] == 200
-        assert served.listener.refusals == {"too-many-connections": 436}
+            assert answer(served.talk(GET % b"healthz")) == (200, b"healthz from 127.0.0.1")
+        assert served.listener.refusals["too-many-connections"] >= 3
+        again = stack.enter_context(served.connect())
+        # The third one's connection broke, and nobody has noticed.
+        assert ask(again, session.replace(b"/wait", b"/more") % 3) == b"more from 127.0.0.1"
+
+
+def test_a_session_has_a_few_connections_and_the_newest_stay(tmp_path):
+    request = b"GET /one HTTP/1.1\r\nHost: g\r\nX-Session: cam\r\n\r\n"
+    with gateway(tmp_path, LIMITS) as served, ExitStack() as stack:
+        connections = [stack.enter_context(served.connect()) for _ in range(7)]
+        for connection in connections:
+            assert ask(connection, request) == b"one from 127.0.0.1"
+        for connection in connections[:3]:
+            with suppress(ConnectionResetError):
+                assert connection.recv(1000) == b""
+        for connection in connections[3:]:
+            assert ask(connection, request) == b"one from 127.0.0.1"
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_a_system_that_accepts_nobody_now_is_asked_again_and_not_all_the_time(served, monkeypatch, caplog, code):
+    accept, tries = socket.socket.accept, []
+
+    def refuse(listening):
+        tries.append(listening)
+        if len(tries) < 3:
+            raise OSError(code, os.strerror(code))
+        return accept(listening)
+
+    monkeypatch.setattr("edgemeta.http.listener.PAUSE_S", 0.1)
+    monkeypatch.setattr(socket.socket, "accept", refuse)
+    start = time.monotonic()
+    assert served.talk(LAST % b"next").endswith(b"next from 127.0.0.1")
+    assert 0.2 <= time.monotonic() - start < 2  # two pauses
+    assert len(tries) <= 3 + AT_ONCE
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no connection can be taken in now: {os.strerror(code)}; trying again"
+    ]
+
+
+def test_a_hundred_errors_are_counted_and_logged_once(served, caplog):
+    for _ in range(100):
+        assert b"internal-error" in served.talk((GET % b"fail") * 2)
+    assert served.failures.counts == {"request": 100}
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert "RuntimeError: the handler has a bug; at test_listener.py:" in said
+    assert "Gateway.handle, from connection.py:" in said
+    assert "\n" not in record.getMessage()
 
 
 def wait_for(condition, seconds=5.0):
@@ -452,7 +541,7 @@ def test_a_file_that_shrank_cuts_the_connection_instead_of_inventing_bytes(serve
             while piece := reader.recv(1 << 16):
                 data += piece
     assert len(data) < 200_000
-    assert "must not shrink" in str(caplog.records[0].exc_info[1])
+    assert "must not shrink" in caplog.records[0].getMessage()
 
 
 def test_a_wait_ends_when_its_peer_goes_away(served, caplog):
@@ -498,7 +587,7 @@ def test_closing_lets_an_answer_finish_closes_the_idle_and_cuts_what_takes_too_l
             data += idle.recv(1000)
         brief.sendall(GET % b"wait?s=0.2")
         long.sendall(GET % b"wait")
-        wait_for(lambda: sum(c.busy for c in served.listener._served.values()) == 2)
+        wait_for(lambda: sum(c.busy for c in served.listener._connections.values()) == 2)
         start = time.monotonic()
         served.run(served.listener.close())
         assert 0.6 <= time.monotonic() - start < 2
@@ -531,6 +620,6 @@ def test_a_full_disk_is_an_error_that_says_so_and_leaves_nothing(served, caplog)
         500,
         "internal-error",
     )
-    assert "free some space" in str(caplog.records[0].exc_info[1])
+    assert "free some space" in caplog.records[0].getMessage()
     assert not (served.folder / "saved").is_symlink()
     assert logging.getLogger("edgemeta").name == caplog.records[0].name
