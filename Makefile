@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 OLDEST_PYTHON ?= python3.11
 OLDEST := .venv-oldest
 
-.PHONY: demo test fast lint format test-versions clean
+.PHONY: world demo test fast lint format test-versions clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgemeta demo
@@ -26,6 +26,10 @@ lint: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# A simulated gateway with honest and hostile devices; make world SEED=7 shows again what seed 7 found.
+world: $(VENV)/installed-dev
+	PYTHONPATH=tests:. $(BIN)/python tests/world.py $(SEED)
 
 test-versions: $(OLDEST)/installed
 	$(OLDEST)/bin/pip list 2>/dev/null | grep -E '^(numpy|Pillow|click) '

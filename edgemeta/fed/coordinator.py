@@ -197,7 +197,7 @@ class Coordinator:
                 *(self.progress.round, delivered, len(self.progress.cohort), self._min_fit),
                 ", ".join(map(self._name, self.missing)),
             )
-            self._commit(cohort=[], attempt=self.progress.attempt + 1)
+            self._commit(cohort=[], attempt=self.progress.attempt + 1, without=[])  # who was left out may be needed
         self._go_on(now)
 
     @property
@@ -291,6 +291,7 @@ class Coordinator:
         changes = repeat(self.plan, self.progress, self.standing, self._name)
         if changes is not None:
             number = self.progress.round
+            self.directory.forget_collected(number - 1)  # a kill may have left them, and they would count again
             self._commit(**changes)
             self.directory.cut_history(self.progress.history)
             self._collected.updates.clear()

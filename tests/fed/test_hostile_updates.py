@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from test_coordinator import NETWORK, SCORES, Gateway
 
-from edgemeta.fed.messages import encode_evaluation
+from edgemeta.fed.client import Update
+from edgemeta.fed.messages import encode_evaluation, encode_update
 from edgemeta.fed.refusal import Refused
 
 SIZE = NETWORK.layout.size
@@ -218,3 +219,34 @@ def test_three_in_a_row_are_said_with_the_command_that_mends_it(run, caplog):
     gateway = run(participants=4, rounds=5)
     rounds(gateway, 1, 3, hostile=3)
     assert "3 is asked no more: 'edgemeta devices release 3' lets it take part again" in caplog.text
+
+
+def repeated(gateway, keep=None):
+    """Have round 2 repeated, as the model of it diverges on everyone; keep: a file that a kill leaves there."""
+    rounds(gateway, 1, 1)
+    rounds(gateway, 2, 2, hostile=2, value=4.0)
+    if keep is not None:
+        (gateway.path / "rounds" / "000002" / "update-000000.safetensors").write_bytes(keep)
+    for k in gateway.state.progress.cohort:
+        if gateway.state.progress.round == 3:
+            gateway.state.diverged(k, 3, 2.0)
+    assert gateway.state.progress.round == 2
+    return gateway
+
+
+def test_updates_that_a_kill_left_of_the_round_before_do_not_count_again_when_it_is_repeated(run, tmp_path):
+    gateway = run(participants=3, rounds=4)
+    update = Update({"theta": np.full(SIZE, 9.0, np.float32)}, {}, 10, 0.5, 2)
+    stale = b"".join(encode_update(update, 2, NETWORK.layout.fingerprint))
+    repeated(gateway, keep=stale)
+    gateway.reopen()
+    assert gateway.state.missing == gateway.state.progress.cohort == [0, 1]
+
+
+def test_who_is_left_out_of_a_repeated_round_is_asked_again_when_the_others_are_too_few(run):
+    gateway = repeated(run(participants=3, rounds=4, min_fit_clients=2))
+    gateway.update(0, round_number=2, now=3.0)
+    gateway.state.tick(70.0)  # the deadline: one of the two has gone
+    assert gateway.state.progress.round == 2
+    gateway.state.work(2, 71.0)
+    assert gateway.state.progress.cohort == [0, 2]
