@@ -34,8 +34,9 @@ class Judge:
         number = int(path.split("/")[3])
         if self.counted.get(participant) != number:
             assert number == self.round, f"round {number} is acknowledged, and {self.round} is open"
-            metadata, tensors = tensors_in(body)
-            self.acked.setdefault(participant, (tensors["theta"].astype(np.float64), int(metadata["samples"])))
+            if participant not in self.acked:  # else it is a repeated one, of which the body is not looked at
+                metadata, tensors = tensors_in(body)
+                self.acked[participant] = tensors["theta"].astype(np.float64), int(metadata["samples"])
 
     def reopened(self, coordinator: Any) -> None:
         """Look at what a new process made of the disk; what was under way may have been accepted or not."""
