@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
-from typing import BinaryIO, NamedTuple
 
 from edgemeta.errors import StorageError
 from edgemeta.fed.coordinator import Coordinator
@@ -20,13 +19,12 @@ from edgemeta.fed.messages import task_bytes
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record
-from edgemeta.fed.server_step import SHARED
+from edgemeta.gateway.outgoing import Outgoing, opened
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.tokens import HOLD, Tokens, digest
-from edgemeta.http.exchange import Body, Disconnected, FilePart, off_loop
+from edgemeta.http.exchange import Body, Disconnected, off_loop
 from edgemeta.logs import Failures, Seldom
 from edgemeta.names import MOST_SAID, shown
-from edgemeta.nn.files import read_header
 from edgemeta.storage import storing
 
 log = logging.getLogger("edgemeta")
@@ -38,14 +36,6 @@ EXPECTED = (
     Reason.STORAGE,
 )  # refusals that are part of a run's life, or logged by themselves
 SHOWN = 5  # names of missing devices in a line of the log; the others are counted
-
-
-class Outgoing(NamedTuple):
-    """A task as it is sent: the message's header, and its vectors in the open files that the round began with."""
-
-    header: bytes
-    vectors: list[FilePart]
-    files: list[BinaryIO]
 
 
 class Gateway:
@@ -83,13 +73,13 @@ class Gateway:
 
     async def join(self, name: str, key: str, wanted: int | None, token: str | None = None) -> tuple[int, str]:
         """Put a device on the roster, and return its participant number and session. token: what proves its name."""
+        hashed = "" if token is None else digest(token)
+        if token is not None:
+            await off_loop(self.tokens.use, name, token)
         async with self._turn():
-            if token is not None:
-                await off_loop(self.tokens.use, name, token)
-            if token and self.roster.replaces(name, key) and not self._replaced.due(name, time.monotonic()):
-                raise Refused(Reason.TOO_OFTEN, f"'{name}' joined with another key just now: do two boards use it?")
-            hashed, known = "" if token is None else digest(token), len(self.roster.names)
-            kept = self.tokens.kept_numbers
+            if hashed:
+                self._let_in(name, key, hashed)
+            known, kept = len(self.roster.names), self.tokens.kept_numbers
             participant, session = await off_loop(self.roster.join, name, key, wanted, hashed, kept)
             self.coordinator.join(participant)
             self.coordinator.own = self.roster.own
@@ -101,6 +91,13 @@ class Gateway:
                 log.warning("%s takes part %d of the data, and participant %d was taken", name, wanted, wanted)
             self._wake()  # it may be the one that was waited for
         return participant, session
+
+    def _let_in(self, name: str, key: str, hashed: str) -> None:
+        """Refuse whose token was revoked while it waited, and a board that takes turns with another one."""
+        if not self.tokens.is_good(name, hashed):
+            raise Refused(Reason.REVOKED, "this token was revoked just now: ask for a new join file")
+        if self.roster.replaces(name, key) and not self._replaced.due(name, time.monotonic()):
+            raise Refused(Reason.TOO_OFTEN, f"'{name}' joined with another key just now: do two boards use its token?")
 
     def find(self, session: str) -> int | None:
         """Return whose session it is. Where tokens are on, it lives no longer than the token that it was got with."""
@@ -120,7 +117,7 @@ class Gateway:
                 task = await off_loop(self.coordinator.work, participant, time.monotonic())
                 self.heard[participant] = time.monotonic()
                 if task is not None:
-                    outgoing = _outgoing(task.header(coordinator.sizes), coordinator)
+                    outgoing = opened(task.header(coordinator.sizes), coordinator)
                     self.traffic["bytes_down"] += task_bytes(outgoing.header, coordinator.sizes)
                     return outgoing
             if self.coordinator.finished:
@@ -293,17 +290,3 @@ class Gateway:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _outgoing(header: bytes, coordinator: Coordinator) -> Outgoing:
-    """Open what a task carries. It is read while it is sent: a slow reader keeps a file open, and nothing in memory."""
-    model = open(coordinator.model_path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
-    start = 8 + int.from_bytes(model.read(8), "little")  # a model's data is the whole vector, in order
-    vectors = [FilePart(model.fileno(), 4 * coordinator.sizes["theta"], start)]
-    files: list[BinaryIO] = [model]
-    if coordinator.beside:
-        files.append(open(coordinator.state_path, "rb", buffering=0))  # noqa: SIM115
-        offsets = read_header(files[-1]).tensors
-        for name, vector in coordinator.beside.items():
-            vectors.append(FilePart(files[-1].fileno(), vector.nbytes, offsets[SHARED + name][2]))
-    return Outgoing(header, vectors, files)

@@ -176,8 +176,7 @@ async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
         raise Refused(Reason.STOPPING, "the gateway is being stopped: try again later")
     if task is None:
         return Response(204, {"Retry-After": str(1 if wait_s >= 1 else RETRY_S)})
-    for file in task.files:
-        asyncio.get_running_loop().call_soon(file.close)  # the listener has its own descriptor by then
+    asyncio.get_running_loop().call_soon(task.files.close)  # the listener has its own descriptors by then
     left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
     headers = TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}
     return Response(200, headers, [task.header, *task.vectors])

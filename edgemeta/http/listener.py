@@ -31,7 +31,8 @@ from edgemeta.logs import Failures
 log = logging.getLogger("edgemeta")
 
 BACKLOG = 1024  # connections the kernel holds until they are accepted: devices come back all at once
-AT_ONCE = 32  # connections accepted before those that are there get their turn; fewer where there are few places
+AT_ONCE = 4  # connections accepted between two turns of those that are there: a flood leaves them time for their answer
+LEAVING = 32  # connections that have been cut and are not gone yet
 PAUSE_S = 0.25  # without accepting, when the system has no descriptor or memory for it
 # Bytes in the kernel for each connection, which may double them: enough for 1 MB/s up and 2.5 MB/s down over a line
 # of 50 ms, and far more nearby. Left to itself the kernel gives a slow reader 2.5 MB and more.
@@ -49,7 +50,6 @@ class Listener:
         self._served: dict[asyncio.Task[None], Place] = {}
         self._connections: dict[Place, Connection] = {}  # of those that have said something
         self._loop = asyncio.get_running_loop()
-        self._at_once = max(1, min(AT_ONCE, service.limits.max_connections // 16))
         for listening in sockets:
             self._listen(listening)
 
@@ -76,7 +76,7 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         """Take in who calls. What cannot be accepted now is left in the kernel for a while: it is still there then."""
-        for _ in range(self._at_once):
+        for _ in range(AT_ONCE):
             try:
                 peer, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
@@ -87,9 +87,9 @@ class Listener:
                 if self._service.logged.due("accept", self._loop.time()):
                     log.error("no connection can be taken in now: %s; trying again", error.strerror)
                 return
-            if len(self._served) < self._service.limits.max_connections + AT_ONCE:
+            if len(self._served) < self._service.limits.max_connections + LEAVING:
                 self._take_in(peer, address[0])
-            else:  # those that were cut are not gone yet
+            else:
                 peer.close()
 
     def _take_in(self, peer: socket.socket, address: str) -> None:
@@ -105,7 +105,7 @@ class Listener:
         task.cancel()
         self.refusals[Fault.TOO_MANY_CONNECTIONS] += 1
         if self._service.logged.due("cut", self._loop.time()):
-            log.warning("more connections than there is room for: the oldest ones that say nothing are cut")
+            log.warning("more connections than there is room for, in all or of one peer: the oldest are cut")
 
     def _gone(self, peer: socket.socket, task: asyncio.Task[None]) -> None:
         """Clear up after a connection, also after one that was cut before its task had begun."""
@@ -129,6 +129,7 @@ class Listener:
                 protocol = await self._met(peer, encrypted)
         except OSError as error:  # ssl.SSLError and TimeoutError too
             self._not_met(place.address, error)
+            error.__traceback__ = None  # it would keep the memory of the handshake until Python looks for circles
             return
         connection = self._connections[place] = Connection(self._service, protocol, place)
         try:

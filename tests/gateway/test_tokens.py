@@ -210,22 +210,6 @@ def test_a_device_that_is_revoked_while_it_waits_gets_no_work(run, path):
     assert answers == [401]
 
 
-def test_an_upload_under_way_when_its_device_is_revoked_does_not_count(run, path):
-    gateway = run(participants=1)
-    enroll(path, "cam", A, 0)
-    cam, _ = join(gateway, "cam", A)
-    assert cam.scores() == ACCEPTED
-    body = update_body(1.0, 1)
-    with socket.create_connection(("127.0.0.1", gateway.port), 10) as connection:
-        head = f"POST /v1/rounds/1/update HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {cam.session}\r\n"
-        connection.sendall(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
-        assert b" 100 " in connection.recv(4000)  # it was let in
-        revoke(path, "cam")
-        connection.sendall(body)
-        assert b" 401 " in connection.recv(4000).splitlines()[0]
-    assert not list(gateway.path.glob("rounds/*/update*"))
-
-
 def slow_request(gateway, device, what, body):
     """Begin a request, and return a function that ends it and returns the answer's status line."""
     connection = socket.create_connection(("127.0.0.1", gateway.port), 10)

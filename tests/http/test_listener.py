@@ -258,18 +258,21 @@ def test_a_handshake_has_its_time(tmp_path, tls, caplog):
     assert not caplog.records
 
 
-def test_handshakes_that_are_never_finished_take_bounded_memory_and_keep_nobody_out(tmp_path, tls):
+@pytest.mark.parametrize(
+    "hello", [b"\x16\x03\x01\x40\x00" + bytes(1000), b"\x16\x03\x01\x00\x05hello"], ids=["half", "none"]
+)
+def test_handshakes_that_lead_nowhere_take_bounded_memory_and_keep_nobody_out(tmp_path, tls, hello):
     with gateway(tmp_path, replace(LIMITS, max_connections=128), tls[0]) as served, ExitStack() as stack:
         before = resident_bytes()
         for _ in range(500):
-            stack.enter_context(served.connect()).sendall(b"\x16\x03\x01\x40\x00" + bytes(1000))  # of 16,384 bytes
+            stack.enter_context(served.connect()).sendall(hello)
         peer = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=5, context=tls[1])
         peer.request("GET", "/healthz")
         assert peer.getresponse().read() == b"healthz from 127.0.0.1"
         peer.close()
         assert len(served.listener._served) <= 128
-        # Measured: 16 MiB. As asyncio makes them it is 42, and 39 when those that were cut wait for the collector.
-        assert resident_bytes() - before < 26 << 20
+        # Measured: 16 MiB, 0. As asyncio makes them it is 42, and 39, 12 when those that end wait for the collector.
+        assert resident_bytes() - before < (26 << 20 if len(hello) > 1000 else 6 << 20)
 
 
 def test_http_1_0_is_answered_and_closed(served):
@@ -385,7 +388,7 @@ def test_500_connections_that_say_nothing_push_out_one_another_and_nobody_else(t
             connection.sendall(LAST % b"two")
             assert answer(read_all(connection)) == (200, b"two from 127.0.0.1")
     assert [record.getMessage() for record in caplog.records] == [
-        "more connections than there is room for: the oldest ones that say nothing are cut"
+        "more connections than there is room for, in all or of one peer: the oldest are cut"
     ]
 
 
