@@ -74,9 +74,10 @@ class World:
         }
         self.config = resolve(config_from(settings), (3,), ("a", "b"), NETWORK)
         own = bool(rng.integers(2))
+        children = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(n))
         self.devices = [
             Inhabitant(f"device-{k}", kind, None if own else k, f"token-{k}" if tokens else "", child, 1.0)
-            for k, (kind, child) in enumerate(zip(kinds, rng.spawn(n), strict=True))
+            for k, (kind, child) in enumerate(zip(kinds, children, strict=True))
         ]
         for device in self.devices:
             device.train_s = float(rng.uniform(0.2, 6.0))
