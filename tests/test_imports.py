@@ -29,8 +29,10 @@ BELOW = {  # room -> the rooms that it may use
     "gateway": CORE | {"http", "link"},  # the two wings know nothing of each other
     "device": CORE | {"link"},
     "api": CORE | {"jobs"},
+    "page": {"names"},
+    "compare": CORE | {"api", "jobs", "page"},
     "bench": CORE,
-    "cli": CORE | {"gateway", "device", "link", "api", "jobs", "bench"},
+    "cli": CORE | {"gateway", "device", "link", "api", "jobs", "bench", "compare"},
 }
 OTHERS = {"data": {"PIL"}, "bench": {"torch"}, "cli": {"click"}}  # beside NumPy and the standard library
 MOST_LINES = 320
@@ -137,7 +139,7 @@ def test_a_device_loads_no_coordinator_and_no_gateway():
     loaded = modules_after("import edgemeta; edgemeta.Device; import edgemeta.cli; edgemeta.cli.commands.commands")
     assert "edgemeta.device.device" in loaded
     rooms = {name.split(".")[1] for name in loaded}
-    assert not rooms & {"gateway", "http", "api", "bench", "jobs", "page"}
+    assert not rooms & {"gateway", "http", "api", "bench", "compare", "jobs", "page"}
     fed = {name.removeprefix("edgemeta.fed.") for name in loaded if name.startswith("edgemeta.fed.")}
     assert not fed & {"coordinator", "directory", "simulation", "aggregate", "plan", "selection", "server_step"}
 

@@ -34,14 +34,21 @@ def alone(config: RunConfig, network: Model, theta: Vector, participants: Sequen
     """
     scores = []
     for k, participant in enumerate(participants):
-        recipe = _one_phase(config, len(participant.train_set))
-        draw = partial(generator, config.seed, Stream.ALONE, k)
-        update = client_update(network, recipe, {"theta": theta}, {}, participant.train, draw)
-        reached = score(network, np.add(theta, update.shared["theta"]), participant.test)
+        reached, _ = one_alone(config, network, theta, participant, k)
         scores.append({"samples": participant.test.size, "before": reached, "after": reached, "grid": []})
     train = Plan(config).training_participants
     parts: Mapping[str, Sequence[Any]] = {"evaluation": scores[:train], "evaluation_new": scores[train:]}
     return {key: combine(part) for key, part in parts.items() if part}
+
+
+def one_alone(
+    config: RunConfig, network: Model, theta: Vector, participant: Participant, k: int
+) -> tuple[dict[str, float], int]:
+    """Return participant k's scores after training alone from theta, and how many gradients that took."""
+    recipe = _one_phase(config, len(participant.train_set))
+    draw = partial(generator, config.seed, Stream.ALONE, k)
+    update = client_update(network, recipe, {"theta": theta}, {}, participant.train, draw)
+    return score(network, np.add(theta, update.shared["theta"]), participant.test), update.gradient_evaluations
 
 
 def _plain(phase: PhaseConfig) -> PhaseConfig:

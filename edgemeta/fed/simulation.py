@@ -10,6 +10,7 @@ from pathlib import Path
 from edgemeta.config import RunConfig
 from edgemeta.data.fingerprint import Fingerprint
 from edgemeta.data.leftout import LeftOut
+from edgemeta.errors import DivergedError
 from edgemeta.fed.client import client_update
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory, write_parts
@@ -95,13 +96,19 @@ def run(
 
 
 def perform(network: Model, participants: Sequence[Participant], task: Task) -> Task:
-    """Do a task, leave its result in its file, and return it; a device takes the same steps from the same draws."""
+    """Do a task, leave its result in its file, and return it; a device takes the same steps from the same draws.
+
+    Raises DivergedError that says where.
+    """
     work, participant = task.work, participants[task.work.participant]
     _, theta, _, _ = load_parameters(task.theta)
     if work.kind is Stage.TRAIN:
         shared = {"theta": theta, **travelling(load_state(task.beside), work.recipe)}
         private = load_private(task.private, work.counted)
-        update = client_update(network, work.recipe, shared, private, participant.train, work.draw)
+        try:
+            update = client_update(network, work.recipe, shared, private, participant.train, work.draw)
+        except DivergedError as error:
+            raise DivergedError(f"participant {work.participant}, round {work.round}: {error}") from None
         save_private(task.private, work.round, work.counted, update.private)
         write_parts(task.result, encode_update(update, work.round, work.layout, work.recipe.upload))
     else:

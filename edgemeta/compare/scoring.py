@@ -1,0 +1,76 @@
+"""The scores of every participant, one by one: the final model adapted in every way, or what each reaches alone.
+
+Each participant's are kept in a file of its own, so that a comparison goes on where it was.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgemeta.api import Prepared
+from edgemeta.compare.rows import FORMAT, Cell, Scores, kept
+from edgemeta.config import EvaluationConfig
+from edgemeta.errors import DivergedError
+from edgemeta.fed.comparison import one_alone
+from edgemeta.fed.plan import Plan
+from edgemeta.fed.streams import Stream, generator
+from edgemeta.jobs import processes
+from edgemeta.meta import evaluate
+from edgemeta.nn import Vector
+from edgemeta.storage import storing, write_kept
+
+STEPS = (1, 5, 20)  # none at all is the global model as it is
+SUPPORTS = (20, 100, 500)
+
+
+def of_each(
+    work: Callable[[int], Scores], count: int, folder: Path, jobs: int, on_each: Callable[[int, int], None]
+) -> list[Scores]:
+    """Return what `work` says of each of `count` participants, asking it only for those that `folder` has not yet.
+
+    jobs: in so many processes. on_each: told how many are done, of how many.
+    """
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    found = {k: scores for k in range(count) if (scores := kept(folder / f"{k:06d}.json", Scores))}
+    with processes(jobs) as each:
+        for scores in each(work, [k for k in range(count) if k not in found]):
+            write_kept(folder / f"{scores.participant:06d}.json", scores, FORMAT)
+            found[scores.participant] = scores
+            on_each(len(found), count)
+    return [found[k] for k in range(count)]
+
+
+def adapted(prepared: Prepared, theta: Vector, ways: Sequence[EvaluationConfig], k: int) -> Scores:
+    """Return participant k's scores of a model as it is, adapted in the first of the ways, and over all their grids.
+
+    It draws what the run's last evaluation drew, so that the first way's scores are the same as those of the run.
+    """
+    plan, participant, cells = Plan(prepared.config), prepared.participants[k], list[Cell]()
+    batch, last = prepared.config.phases[-1].batch_size, plan.last_round or 0
+    first = None
+    for way in ways:
+        rng = generator(prepared.config.seed, Stream.EVALUATION, last, k)
+        found = evaluate(prepared.network, theta, participant.train, participant.test, way, batch, rng)
+        cells += [Cell("sgd", cell["steps"], cell["support"], cell["accuracy"]) for cell in found["grid"]]
+        first = first or found
+    assert first is not None
+    return Scores(
+        *(k, participant.train.size, participant.test.size),
+        *(first["before"]["accuracy"] if first["before"] else None, first["after"]["accuracy"], cells),
+    )
+
+
+def alone(prepared: Prepared, k: int) -> Scores:
+    """Return participant k's score after training alone for as long as the run trains it."""
+    config, network, participant = prepared.config, prepared.network, prepared.participants[k]
+    try:
+        found, gradients = one_alone(config, network, network.init(config.seed), participant, k)
+    except DivergedError as error:
+        raise DivergedError(f"participant {k}, alone: {error}") from None
+    return Scores(k, participant.train.size, participant.test.size, None, found["accuracy"], [], gradients)
+
+
+def ways_of(settings: EvaluationConfig) -> list[EvaluationConfig]:
+    """Return in which ways a final model is adapted: as the run says, over more steps and support sizes."""
+    return [replace(settings, grid=tuple((steps, support) for support in SUPPORTS for steps in STEPS))]
