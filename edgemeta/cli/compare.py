@@ -119,7 +119,6 @@ def _text(found: Any) -> str:
 
     parts = [table(*tables.summary(found.lines, found.notes))]
     parts += ["\n".join(f"[{i}] {note.text}" for i, note in enumerate(found.notes, 1))] if found.notes else []
-    parts += ["\n".join(f"{line.name}: {line.state}" for line in found.lines)]
     for group, target in found.targets.items():
         header, rows = tables.until(found.lines, group)
         if rows and target is not None:

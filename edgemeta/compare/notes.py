@@ -19,7 +19,15 @@ class Note(NamedTuple):
 
 def notes_of(lines: Sequence[Line]) -> list[Note]:
     """Return what is not equal between lines, and what figures are not, in sentences."""
-    return [*_data(lines), *_seeds(lines), *_budgets(lines), *_adaptation(lines), *_short(lines), *_validation(lines)]
+    return [
+        *_data(lines),
+        *_seeds(lines),
+        *_budgets(lines),
+        *_adaptation(lines),
+        *_short(lines),
+        *_validation(lines),
+        *_ended(lines),
+    ]
 
 
 def tuned_of(line: Line) -> str:
@@ -131,6 +139,15 @@ def _validation(lines: Sequence[Line]) -> list[Note]:
         told = "; ".join(f"{count or 'none'} for {name}" for name, count in effort.items())
         notes.append(Note(f"Unequal effort in choosing settings, in combinations tried: {told}.", tuple(effort)))
     return notes
+
+
+def _ended(lines: Sequence[Line]) -> list[Note]:
+    return [
+        Note(f"{line.name}, seed {row.seed}, diverged: {row.diverged}.", (line.name,))
+        for line in lines
+        for row in line.rows
+        if row.diverged
+    ]
 
 
 def _against(kinds: Mapping[Any, Sequence[str]]) -> str:

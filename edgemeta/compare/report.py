@@ -67,7 +67,6 @@ def page(found: Comparison) -> str:
     body += ["<h2>To be known before comparing</h2>"]
     numbered = "".join(f"<li>{text(note.text)}</li>" for note in notes)
     body += [f"<ol>{numbered}</ol>" if notes else "<p>Data, seeds and budgets are the same for all.</p>"]
-    body += [listing([f"{line.name}: {line.state}" for line in lines])]
     body += ["<h2>What was tuned on what</h2>", listing([f"{line.name}: {tuned_of(line)}." for line in lines])]
     body += [_curves(lines)]
     for group in GROUPS:
@@ -100,9 +99,15 @@ def _curves(lines: Sequence[Line]) -> str:
     if not charts:
         return ""
     told = "Adapted as each run says; the band is from the lowest seed to the highest."
-    return f'<h2>Curves</h2><p class="soft">{told}</p>{key([line.name for line in lines])}<div class="charts">' + (
+    return f'<h2>Curves</h2><p class="soft">{told}</p>{key([_called(line) for line in lines])}<div class="charts">' + (
         "".join(charts) + "</div>"
     )
+
+
+def _called(line: Line) -> str | None:
+    """Return what a line's curve is called; None where it has none."""
+    ended = "" if line.whole or line.rows[0].at_work else " (diverged)"
+    return line.name + ended if any(row.curve for row in line.shown) else None
 
 
 def _points(rows: Sequence[Row], group: str, across: str) -> list[tuple[float, float, float, float]]:
@@ -124,7 +129,7 @@ def _group_tables(found: Comparison, group: str) -> list[str]:
     target, parts = found.targets[group], list[str]()
     header, rows = tables.adaptations(found.lines, group)
     if rows:
-        caption = "Columns: steps on so many training pictures. Behind a minus: per cent of participants made worse."
+        caption = "Columns: steps on so many training pictures. Behind ↓: the share of participants made worse."
         parts += [f"<h2>Final models, adapted: {tables.CALLED[group]}</h2>", table(header, rows, caption)]
     header, rows = tables.until(found.lines, group)
     if rows and target is not None:

@@ -79,7 +79,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Line:
-    """An entry of a comparison. rows: those that are finished, diverged or at work, by seed; state: in words.
+    """An entry of a comparison. rows: those that are finished, diverged or at work, by seed; state: in a few words.
 
     gradients: on training participants; both they and bytes are of whole runs.
     """
@@ -156,16 +156,12 @@ def _line(name: str, rows: list[Row], targets: dict[str, float | None], count: i
 
 
 def _state(rows: Sequence[Row], count: int) -> str:
-    """Return in words what is there, and what is not."""
-    whole = sum(bool(row.scores) for row in rows)
-    said = [f"{whole} of {count} seed{'s' if count != 1 else ''}"] if whole < count or count > 1 else ["1 seed"]
-    said += [f"seed {row.seed} diverged: {row.diverged}" for row in rows if row.diverged]
-    said += [
-        f"seed {row.seed} is at round {row.curve[-1].round if row.curve else 0} of {row.rounds}"
-        for row in rows
-        if not row.scores and not row.diverged
-    ]
-    return "; ".join(said)
+    """Return in a few words how many seeds there are, of how many, and what became of the others."""
+    whole, diverged = sum(bool(row.scores) for row in rows), sum(bool(row.diverged) for row in rows)
+    said = [str(count) if whole == count else f"{whole} of {count}"] if whole or not diverged else []
+    said += [f"{diverged} diverged" if whole or diverged < count else "diverged"] if diverged else []
+    said += [f"at round {row.curve[-1].round} of {row.rounds}" for row in rows if row.curve and row.at_work][:1]
+    return ", ".join(said)
 
 
 def _group(row: Row, group: str) -> list[Scores]:

@@ -100,6 +100,11 @@ class Row:
     validation: float = 0.0
     rounds: int = number(0, 0)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether it has not ended yet, neither way."""
+        return not self.scores and not self.diverged
+
 
 def row_path(out: Path, name: str, seed: int) -> Path:
     """Return where a row is kept."""

@@ -11,18 +11,20 @@ from edgemeta.compare.rows import FORMAT, Row
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
 CALLED = {"known": "participants", "new": "new ones"}
+SHORT = {"known": "", "new": "new, "}
 
 
 def summary(lines: Sequence[Line], notes: Sequence[Note]) -> Table:
     """Return the table of final accuracies and budgets; a name is followed by the numbers of the notes about it."""
     groups = [group for group in GROUPS if any(line.groups[group].after for line in lines)]
-    header = ["accuracy"]
+    header = ["accuracy", "seeds"]
     for group in groups:
-        header += [CALLED[group], "adapted", "p10", "made worse"]
+        header += [CALLED[group], *(SHORT[group] + what for what in ("adapted", "p10", "made worse"))]
     header += ["gradients", "MB", "seconds"]
     return header, [
         [
             name_of(line, notes),
+            line.state,
             *(cell for group in groups for cell in _group_cells(line.groups[group])),
             *(count(line.gradients), count(line.bytes, 10**6), count(line.seconds)),
         ]
@@ -166,7 +168,7 @@ def _until_cells(found: Until, seeds: int) -> list[str]:
 def _cell(way: Way | None) -> str:
     if way is None:
         return "-"
-    worse = f" -{100 * way.worse.mean:.0f}" if way.worse and way.worse.mean else ""
+    worse = f" ↓{100 * way.worse.mean:.0f}%" if way.worse and way.worse.mean else ""
     return percent(way.mean) + worse
 
 

@@ -49,12 +49,13 @@ def chart(title: str, across: str, curves: Sequence[Curve]) -> str:
     )
 
 
-def key(names: Sequence[str]) -> str:
-    """Return which colour and dashes are whose, for all charts of a page."""
+def key(names: Sequence[str | None]) -> str:
+    """Return which colour and dashes are whose, for all charts of a page; None: a place without a curve."""
     items = "".join(
         f'<li><svg viewBox="0 0 32 12" aria-hidden="true"><line x1="0" x2="32" y1="6" y2="6" {_look(i)}/></svg> '
         f"{text(name)}</li>"
         for i, name in enumerate(names)
+        if name is not None
     )
     return f'<ul class="key">{items}</ul>'
 

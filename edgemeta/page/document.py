@@ -22,11 +22,11 @@ h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--rul
 p, li { max-width: 46rem; }
 .soft { color: var(--soft); font-size: .875rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; font-size: .8125rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); padding: .25rem 0; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; }
+th, td { padding: .3rem .4rem; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; }
 th { font-weight: 600; vertical-align: bottom; }
-thead th { background: var(--raised); white-space: normal; }
+thead th { background: var(--raised); white-space: normal; overflow-wrap: normal; }
 tr > :first-child { text-align: left; position: sticky; left: 0; background: var(--back); white-space: normal;
   min-width: 7rem; max-width: 14rem; }
 thead tr > :first-child { background: var(--raised); }
@@ -39,6 +39,10 @@ svg .axis { stroke: var(--rule); stroke-width: 1; }
 .key { list-style: none; padding: 0; margin: .5rem 0; display: flex; flex-wrap: wrap; gap: .25rem 1rem;
   font-size: .875rem; }
 .key svg { display: inline-block; width: 2rem; height: .75rem; vertical-align: middle; }
+@media screen and (max-width: 36rem) { thead { display: none; } table, tbody, tr, td, caption { display: block; }
+  tbody th { display: block; position: static !important; max-width: none !important; padding: .6rem 0 .2rem; }
+  td { display: flex; justify-content: space-between; padding: .15rem 0; white-space: normal; }
+  td::before { content: attr(data-of); color: var(--soft); padding-right: 1rem; } }
 @media print { :root { color-scheme: light; --text: #000; --soft: #444; --back: #fff; --rule: #bbb; --raised: #eee;
   --c0: #0072b2; --c1: #d55e00; --c2: #007a5e; --c3: #b0479a; --c4: #8a6d00; --c5: #2f7fb5; --c6: #6b6b6b;
   --c7: #000; }
@@ -65,12 +69,9 @@ def text(of: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """Return a table that scrolls sideways where it is too wide; the first column names the rows, and stays."""
+    """Return a table whose first column names the rows; it scrolls sideways, and on a phone a row is a list."""
     head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in header)
-    body = "".join(
-        f'<tr><th scope="row">{text(row[0])}</th>' + "".join(f"<td>{text(cell)}</td>" for cell in row[1:]) + "</tr>"
-        for row in rows
-    )
+    body = "".join(f'<tr><th scope="row">{text(name)}</th>{_cells(header[1:], cells)}</tr>' for name, *cells in rows)
     said = f"<caption>{text(caption)}</caption>" if caption else ""
     return f'<div class="wide"><table>{said}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -78,3 +79,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "
 def listing(items: Sequence[str]) -> str:
     """Return sentences as a list."""
     return "<ul>" + "".join(f"<li>{text(item)}</li>" for item in items) + "</ul>"
+
+
+def _cells(header: Sequence[str], cells: Sequence[str]) -> str:
+    return "".join(f'<td data-of="{text(of)}">{text(cell)}</td>' for of, cell in zip(header, cells, strict=True))
