@@ -149,7 +149,12 @@ def test_every_other_name_is_on_the_page() -> None:
     assert {name: row[0] for name, row in named("Uploads").items()} == {name: row.what for name, row in UPLOADS.items()}
     assert set(named("Presets")) == {path.stem for path in PRESETS.glob("*.toml")}
     schemes = re.findall(r"`([a-z:0-9.]+)`", "".join(map(str, cells("Partitions"))))
-    assert [parse_partition(scheme) for scheme in schemes] == [("iid", None), ("dirichlet", 0.3), ("shards", 2)]
+    assert [parse_partition(scheme) for scheme in schemes] == [
+        ("iid", None),
+        ("dirichlet", 0.3),
+        ("shards", 2),
+        ("natural", None),
+    ]
 
 
 def test_every_link_of_the_pages_leads_somewhere() -> None:

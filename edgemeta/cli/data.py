@@ -24,6 +24,8 @@ def info(spec: str, as_json: bool) -> None:
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
     counts = facts.pop("classes")
+    if "participants" in facts:
+        facts["participants"] = ", ".join(facts["participants"])
     facts["unused"] = ", ".join(map(str, split.unused)) or "nothing"
     for key, value in facts.items():
         click.echo(f"{key}: {' x '.join(map(str, value)) if isinstance(value, list) else value}")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,20 @@ TEST_SHARE = 6  # where there is no test data, one sample in six is taken for it
 BLOCK = 256  # samples held at a time where all of a set is gone through
 
 
+class Owners(NamedTuple):
+    """Whose samples are whose, where the data itself says so. numbers: (N,) int64 indices into `names`."""
+
+    names: tuple[str, ...]
+    numbers: Indices
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Some samples of a source.
 
     labels: (N,) int64 indices into `classes`. shape: of one sample, (H, W, C) for pictures. read: how the source
     reads; positions: (N,) which of its samples these are. styled: where the source has styles, participant -> read.
+    owners: where the source names participants.
     """
 
     labels: Indices
@@ -38,13 +46,15 @@ class Dataset:
     read: Read
     positions: Indices
     styled: Callable[[int], Read] | None = None
+    owners: Owners | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Any) -> "Dataset":
         """Return the samples at `indices` (or under a boolean mask); nothing is read."""
-        return replace(self, labels=self.labels[indices], positions=self.positions[indices])
+        owners = self.owners and self.owners._replace(numbers=self.owners.numbers[indices])
+        return replace(self, labels=self.labels[indices], positions=self.positions[indices], owners=owners)
 
     def load(self) -> tuple[Array, Indices]:
         """Return (x, y), read now: x (N, *shape) uint8 pixels or float32, y (N,) int64.
@@ -225,7 +235,10 @@ def with_classes(data: Dataset, classes: Sequence[str]) -> Dataset:
 
 
 def describe(split: Split) -> dict[str, Any]:
-    """Return a summary, ready for JSON: kind, shape, sizes, what is left out, and samples of each class."""
+    """Return a summary, ready for JSON: kind, shape, sizes, what is left out, and samples of each class.
+
+    And, where the data names them, its participants.
+    """
     count = len(split.train.classes)
     train, test = (class_counts(part.labels, count).tolist() for part in (split.train, split.test))
     return {
@@ -235,6 +248,7 @@ def describe(split: Split) -> dict[str, Any]:
         "test": len(split.test),
         "skipped": split.skipped,
         "unused": [asdict(unused) for unused in split.unused],
+        **({"participants": list(split.train.owners.names)} if split.train.owners else {}),
         "classes": {name: {"train": train[i], "test": test[i]} for i, name in enumerate(split.train.classes)},
     }
 

@@ -36,10 +36,10 @@ def open_folder(root: Path, shape: tuple[int, int, int]) -> Split:
     """
     places, unused = _places(root)
     bad = Bad()
-    found = [_pictures(place, root, unused, bad) for place in places]
+    found = [pictures_in(place, root, unused, bad) for place in places]
     classes = tuple(sorted({name for pictures in found for name in pictures}))
     if bad:
-        logger.warning("%s: skipped %s", root, _listed(bad, "no readable picture"))
+        logger.warning("%s: skipped %s", root, listed_files(bad, "no readable picture"))
     parts = [_dataset(place, pictures, classes, shape) for place, pictures in zip(places, found, strict=True)]
     if len(parts) == 2:
         return Split(parts[0], parts[1], KIND, len(bad), tuple(unused))
@@ -55,10 +55,10 @@ def _dataset(place: Place, pictures: Pictures, classes: tuple[str, ...], shape: 
             "CLASS/PICTURE; where the classes are one level down, give one of those folders"
         )
     labels = np.repeat(every(len(classes)), [len(pictures.get(name, ())) for name in classes])
-    return Dataset(labels, classes, shape, _Reader(paths, shape), every(len(paths)))
+    return Dataset(labels, classes, shape, PictureReader(paths, shape), every(len(paths)))
 
 
-class _Reader:
+class PictureReader:
     """Decodes pictures when they are wanted; one that cannot be is left out, with a warning."""
 
     def __init__(self, paths: Sequence[str], shape: tuple[int, int, int]) -> None:
@@ -77,8 +77,8 @@ class _Reader:
         if not bad:
             return x, labels
         if len(bad) == len(positions):
-            raise DataError(f"cannot read {_listed(bad, 'wanted')}: restore the pictures, and start again")
-        logger.warning("left out %s", _listed(bad, "unreadable"))
+            raise DataError(f"cannot read {listed_files(bad, 'wanted')}: restore the pictures, and start again")
+        logger.warning("left out %s", listed_files(bad, "unreadable"))
         return x[good], labels[good]
 
 
@@ -122,7 +122,7 @@ def _no_classes(place: Path) -> DataError:
     )
 
 
-def _pictures(place: Place, root: Path, unused: list[Unused], bad: Bad) -> Pictures:
+def pictures_in(place: Place, root: Path, unused: list[Unused], bad: Bad) -> Pictures:
     """Return the paths (as strings: there may be many) of each class's pictures; what else is there is added to lists.
 
     Folders whose names are one name in canonical form are one class. Raises DataError for a name that is none.
@@ -171,11 +171,11 @@ def _digests(paths: Iterable[str]) -> tuple[list[str], NDArray[np.bool_]]:
             bad.append((path, f"cannot read {path} ({error.strerror})"))
             there.append(False)
     if bad:
-        logger.warning("left out %s", _listed(bad, "unreadable"))
+        logger.warning("left out %s", listed_files(bad, "unreadable"))
     return found, np.array(there, bool)
 
 
-def _listed(bad: Bad, which: str) -> str:
+def listed_files(bad: Bad, which: str) -> str:
     number = "1 file" if len(bad) == 1 else f"{len(bad)} files"
     more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     return shown(f"{number} ({which}): {', '.join([bad[0][1], *(path for path, _ in bad[1:NAMED])])}{more}")

@@ -17,7 +17,7 @@ from edgemeta.errors import DataError
 Matrix = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-KNOWN = "iid, dirichlet:ALPHA (say dirichlet:0.5), shards:CLASSES_PER_PARTICIPANT (say shards:2)"
+KNOWN = "iid, dirichlet:ALPHA (say dirichlet:0.5), shards:CLASSES_PER_PARTICIPANT (say shards:2), natural"
 BALANCING_STEPS = 300  # rows and columns are met to about a sample by then; what is missing is made up for exactly
 SNAP = 1e-7  # closer to a whole number than this, a share is that number
 
@@ -32,10 +32,13 @@ class Partition:
 
 
 def parse_partition(scheme: str) -> tuple[str, float | int | None]:
-    """Return ("iid", None), ("dirichlet", alpha) or ("shards", classes a participant); raises DataError."""
+    """Return ("iid", None), ("natural", None), ("dirichlet", alpha) or ("shards", classes a participant).
+
+    Raises DataError.
+    """
     name, colon, argument = scheme.partition(":")
     try:
-        if name == "iid" and not colon:
+        if name in ("iid", "natural") and not colon:
             return name, None
         if name == "dirichlet" and 0 < float(argument) < math.inf:
             return name, float(argument)
@@ -54,9 +57,11 @@ def partition(
     train_labels, test_labels: (N,) and (M,) whole numbers below `classes`. A participant's test part has its training
     part's class mix, up to rounding (a class without test samples counts for nothing there). Classes that are too
     small for the scheme make everyone's part smaller. Raises DataError where nobody, or not everybody, would get
-    a training and a test sample, and for an unknown scheme.
+    a training and a test sample, and for an unknown scheme, or one that labels say nothing of (`natural`).
     """
     name, argument = parse_partition(scheme)
+    if name == "natural":
+        raise DataError("labels alone name no participants: 'natural' is for data sets")
     train_y, test_y = (checked_labels(np.asarray(y), classes) for y in (train_labels, test_labels))
     if not 0 < participants <= min(len(train_y), len(test_y)):
         raise DataError(

@@ -11,6 +11,7 @@ from edgemeta.data.folder import open_folder
 from edgemeta.data.idx import has_idx, open_idx
 from edgemeta.data.notes import say
 from edgemeta.data.npz import open_npz
+from edgemeta.data.omniglot import SHAPE, has_alphabets, open_omniglot
 from edgemeta.data.places import look
 from edgemeta.data.synthetic import LIMITS, synthetic
 from edgemeta.errors import DataError
@@ -25,7 +26,8 @@ def open_data(spec: str, *, shape: tuple[int, ...] | None = None, seed: int = 0)
     """Return the training and test data that a SPEC names, with their labels read and their samples not yet.
 
     spec: "synthetic", "synthetic:samples=6000,classes=10,size=32,seed=S", or a path. shape: what a sample must be:
-    the pictures of an image folder are resized to it (default 32 x 32 x 3), other data is refused when it differs.
+    pictures in folders are resized to it (default 32 x 32 x 3, and of Omniglot 28 x 28 x 1), other data is refused when
+    it differs.
     seed: the run's, for the synthetic set. What is there and is not used, and classes without training samples, are
     said in a warning. Raises DataError that says what was wrong, expected and to be done.
     """
@@ -33,7 +35,7 @@ def open_data(spec: str, *, shape: tuple[int, ...] | None = None, seed: int = 0)
     if name == "synthetic":
         split = _synthetic(rest if colon else "", seed)
     else:
-        split = _from_path(os.path.expanduser(spec), shape or PICTURE_SHAPE)
+        split = _from_path(os.path.expanduser(spec), shape)
     if shape is not None and split.train.shape != tuple(shape):
         raise DataError(
             f"{spec} ({split.kind}) has samples of shape {split.train.shape}, and {tuple(shape)} is wanted: "
@@ -43,7 +45,7 @@ def open_data(spec: str, *, shape: tuple[int, ...] | None = None, seed: int = 0)
     return split
 
 
-def _from_path(name: str, shape: tuple[int, ...]) -> Split:
+def _from_path(name: str, shape: tuple[int, ...] | None) -> Split:
     path = Path(name)
     try:
         is_folder = stat.S_ISDIR(os.stat(name).st_mode)  # Path("") would be here
@@ -72,9 +74,11 @@ def _from_path(name: str, shape: tuple[int, ...]) -> Split:
             f"'{path}' has the Python version of CIFAR, a pickle, which could run any code: "
             "take the binary version (cifar-10-binary.tar.gz, cifar-100-binary.tar.gz)"
         )
+    drawings = has_alphabets(place)
+    shape = shape or (SHAPE if drawings else PICTURE_SHAPE)
     if len(shape) != 3 or shape[2] not in (1, 3) or not all(0 < side <= MAX_SIDE for side in shape):
         raise DataError(f"pictures cannot be given the shape {shape}: expected (height, width, 1 or 3)")
-    return open_folder(path, (shape[0], shape[1], shape[2]))
+    return (open_omniglot if drawings else open_folder)(path, (shape[0], shape[1], shape[2]))
 
 
 def _synthetic(text: str, seed: int) -> Split:

@@ -9,6 +9,7 @@ import numpy as np
 from edgemeta.config import DataConfig
 from edgemeta.data import Dataset, Split, add_noise, partition
 from edgemeta.data.leftout import LeftOut, left_out
+from edgemeta.data.natural import natural
 from edgemeta.errors import DataError
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import Samples
@@ -46,14 +47,12 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
     With `validation`, that share of each participant's training data is scored instead of its test data, so that
     settings can be tuned without looking at the test data. Raises DataError where the data cannot be divided so.
     """
-    parts = partition(
-        split.train.labels,
-        split.test.labels,
-        len(split.train.classes),
-        data.participants,
-        data.partition,
-        generator(seed, Stream.PARTITION),
-    )
+    rng = generator(seed, Stream.PARTITION)
+    if data.partition == "natural":
+        parts = natural(split.train, split.test, data.participants, rng)
+    else:
+        labels, classes = (split.train.labels, split.test.labels), len(split.train.classes)
+        parts = partition(*labels, classes, data.participants, data.partition, rng)
     noisy = round(data.noisy_participants * data.participants)
     spoilt = set(generator(seed, Stream.NOISE).permutation(data.participants)[:noisy].tolist())
     participants = []

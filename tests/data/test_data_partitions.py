@@ -214,7 +214,6 @@ def test_parse_partition():
         "shards:-2",
         "shards:1.5",
         "shards:two",
-        "natural",
         ":2",
     ],
 )

@@ -29,6 +29,15 @@ def test_omniglot_drawings(tmp_path):
     assert x.mean() > 200  # thin black strokes on white
 
 
+def test_omniglot_alphabets(tmp_path):
+    with zipfile.ZipFile(needed("omniglot-small1.zip")) as archive:
+        archive.extractall(tmp_path)
+    split = open_data(str(tmp_path / "images_background_small1"))
+    assert (split.kind, split.skipped, split.unused) == ("Omniglot", 0, ())
+    assert split.train.owners.names == ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin")
+    assert (len(split.train.classes), len(split.train), len(split.test)) == (136, 136 * 15, 136 * 5)
+
+
 def test_cifar_photographs(tmp_path):
     """The first pictures of the archive, which is a stream: the rest need not be unpacked."""
     counts: dict[str, int] = {}
