@@ -13,7 +13,7 @@ from edgemeta.data.fingerprint import fingerprint
 from edgemeta.data.leftout import LeftOut, one_sided
 from edgemeta.errors import ConfigError
 from edgemeta.fed.comparison import alone, fedavg_of
-from edgemeta.fed.participants import Participant, divide, left_over
+from edgemeta.fed.participants import Participant, check_episodes, divide, left_over
 from edgemeta.fed.plan import CUSTOM, network_of, resolve
 from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
@@ -150,6 +150,7 @@ def prepare(
         resolved = resolve(config, first.shape, first.classes, model)
     if model is None or model.classifies:
         check_several(participant.train_set for participant in participants)
+        check_episodes(participants, resolved.evaluation)
     return Prepared(resolved, model or network_of(resolved, threads), participants, splits, unused)
 
 

@@ -83,13 +83,19 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """When and how the global model is scored. grid: further (steps, support) pairs."""
+    """When and how the global model is scored. grid: further (steps, support) pairs.
+
+    episodes: how many N-way K-shot tasks of its own classes a participant is scored on besides, for each of `shots`.
+    """
 
     every: int = number(5, 1)
     adapt_steps: int = number(5, 0)
     adapt_lr: float = number(0.05, 0, above=True)
     support: int = number(100, 1)
     grid: tuple[tuple[int, int], ...] = ()
+    episodes: int = number(0, 0)
+    ways: int = number(5, 2)
+    shots: tuple[int, ...] = (1, 5)
 
 
 META_TRAINING = PhaseConfig(name="meta-training", algorithm="fomaml", local_steps=10)
@@ -122,6 +128,8 @@ def config_from(settings: Mapping[str, Any]) -> RunConfig:
     for i, (steps, support) in enumerate(config.evaluation.grid):
         if steps < 0 or support < 1:
             complaints.append(f"evaluation.grid.{i} is {[steps, support]}: expected steps from 0 and support from 1")
+    if config.evaluation.episodes and min(config.evaluation.shots, default=0) < 1:
+        complaints.append(f"evaluation.shots is {list(config.evaluation.shots)}: expected one number from 1, or more")
     held_out, participants = config.data.held_out, config.data.participants
     if held_out >= participants and not any(line.startswith("data.participants ") for line in complaints):
         complaints.append(f"data.held_out is {held_out} of {participants} participants: leave one or more to train on")

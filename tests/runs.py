@@ -15,7 +15,7 @@ TINY: dict[str, Any] = {
         {"name": "meta-training", "algorithm": "fomaml", "rounds": 2, "local_steps": 2, "batch_size": 4},
         {"name": "federated", "algorithm": "fedavg", "rounds": 2, "local_steps": 2, "batch_size": 4, "momentum": 0.5},
     ],
-    "evaluation": {"every": 2, "support": 8, "grid": [[1, 4]]},
+    "evaluation": {"every": 2, "support": 8, "grid": [[1, 4]], "episodes": 2, "ways": 2, "shots": [1]},
 }
 
 

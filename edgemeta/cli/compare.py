@@ -120,6 +120,9 @@ def _text(found: Any) -> str:
     parts = [table(*tables.summary(found.lines, found.notes))]
     parts += ["\n".join(f"[{i}] {note.text}" for i, note in enumerate(found.notes, 1))] if found.notes else []
     for group, target in found.targets.items():
+        header, rows = tables.episodes(found.lines, group)
+        if rows:
+            parts.append(table(header, rows))
         header, rows = tables.until(found.lines, group)
         if rows and target is not None:
             parts.append(table([f"until {100 * target:g}% of {tables.CALLED[group]}, adapted", *header[1:]], rows))

@@ -131,6 +131,10 @@ def _group_tables(found: Comparison, group: str) -> list[str]:
     if rows:
         caption = "Columns: steps on so many training pictures. Behind ↓: the share of participants made worse."
         parts += [f"<h2>Final models, adapted: {tables.CALLED[group]}</h2>", table(header, rows, caption)]
+    header, rows = tables.episodes(found.lines, group)
+    if rows:
+        caption = "Chance is one in so many ways. Of them: those who have classes enough."
+        parts += [f"<h2>Few-shot episodes: {tables.CALLED[group]}</h2>", table(header, rows, caption)]
     header, rows = tables.until(found.lines, group)
     if rows and target is not None:
         caption = f"Target: {100 * target:g} %, mean of {tables.CALLED[group]}, adapted as each run says."

@@ -51,6 +51,17 @@ class Way:
 
 
 @dataclass(frozen=True)
+class Task:
+    """Accuracies in few-shot episodes: the mean over participants that have classes enough, and how many those are."""
+
+    adaptation: str
+    ways: int
+    shots: int
+    mean: Figure
+    participants: int
+
+
+@dataclass(frozen=True)
 class Until:
     """What it took until a mean accuracy, adapted as configured, was reached; None where some seed never does.
 
@@ -68,12 +79,13 @@ class Until:
 class Group:
     """What is known of one kind of participants. before, after: the global model as it is, and adapted as configured.
 
-    ways: the final model in other adaptations.
+    ways, tasks: the final model in other adaptations, and in few-shot episodes.
     """
 
     before: Figure | None = None
     after: Way | None = None
     ways: list[Way] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
     until: Until | None = None
 
 
@@ -184,7 +196,17 @@ def _grouped(rows: Sequence[Row], group: str, target: float | None) -> Group:
         _way(people, cell.adaptation, cell.steps, cell.support, lambda one, i=i: one.cells[i].accuracy)  # type: ignore[misc]
         for i, cell in enumerate(people[0][0].cells)
     ]
-    return Group(before, after, ways, _until(rows, group, target))
+    return Group(before, after, ways, _tasks(people), _until(rows, group, target))
+
+
+def _tasks(people: Sequence[Sequence[Scores]]) -> list[Task]:
+    found = []
+    for i, few in enumerate(people[0][0].few):
+        seeds = [[mean for one in scores if (mean := one.few[i].accuracy) is not None] for scores in people]
+        if all(seeds):
+            means = Figure(tuple(float(np.mean(means)) for means in seeds))
+            found.append(Task(few.adaptation, few.ways, few.shots, means, min(map(len, seeds))))
+    return found
 
 
 def _so_far(rows: Sequence[Row], group: str) -> Group:

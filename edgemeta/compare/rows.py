@@ -33,6 +33,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Few:
+    """A participant's mean accuracy over few-shot episodes; None where it has too few classes for them."""
+
+    adaptation: str
+    ways: int = number(2, 2)
+    shots: int = number(1, 1)
+    accuracy: float | None = number(None, 0, 1)
+
+
+@dataclass(frozen=True)
 class Scores:
     """A participant's accuracies on its own test samples.
 
@@ -46,6 +56,7 @@ class Scores:
     before: float | None = number(None, 0, 1)
     after: float = number(0.0, 0, 1)
     cells: list[Cell] = field(default_factory=list)
+    few: list[Few] = field(default_factory=list)
     gradients: int = number(0, 0)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgemeta.api import Prepared
-from edgemeta.compare.rows import FORMAT, Cell, Scores, kept
+from edgemeta.compare.rows import FORMAT, Cell, Few, Scores, kept
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import DivergedError
 from edgemeta.fed.comparison import one_alone
@@ -46,19 +46,19 @@ def adapted(prepared: Prepared, theta: Vector, ways: Sequence[EvaluationConfig],
 
     It draws what the run's last evaluation drew, so that the first way's scores are the same as those of the run.
     """
-    plan, participant, cells = Plan(prepared.config), prepared.participants[k], list[Cell]()
+    plan, participant, cells, few = Plan(prepared.config), prepared.participants[k], list[Cell](), list[Few]()
     batch, last = prepared.config.phases[-1].batch_size, plan.last_round or 0
     first = None
     for way in ways:
         rng = generator(prepared.config.seed, Stream.EVALUATION, last, k)
         found = evaluate(prepared.network, theta, participant.train, participant.test, way, batch, rng)
         cells += [Cell("sgd", cell["steps"], cell["support"], cell["accuracy"]) for cell in found["grid"]]
+        few += [Few("sgd", one["ways"], one["shots"], one["accuracy"]) for one in found.get("episodes", ())]
         first = first or found
     assert first is not None
-    return Scores(
-        *(k, participant.train.size, participant.test.size),
-        *(first["before"]["accuracy"] if first["before"] else None, first["after"]["accuracy"], cells),
-    )
+    before, after = first["before"], first["after"]["accuracy"]
+    sizes = participant.train.size, participant.test.size
+    return Scores(k, *sizes, before["accuracy"] if before else None, after, cells, few)
 
 
 def alone(prepared: Prepared, k: int) -> Scores:
@@ -68,7 +68,7 @@ def alone(prepared: Prepared, k: int) -> Scores:
         found, gradients = one_alone(config, network, network.init(config.seed), participant, k)
     except DivergedError as error:
         raise DivergedError(f"participant {k}, alone: {error}") from None
-    return Scores(k, participant.train.size, participant.test.size, None, found["accuracy"], [], gradients)
+    return Scores(k, participant.train.size, participant.test.size, None, found["accuracy"], gradients=gradients)
 
 
 def ways_of(settings: EvaluationConfig) -> list[EvaluationConfig]:

@@ -56,6 +56,19 @@ def adaptations(lines: Sequence[Line], group: str) -> Table:
     return [CALLED[group], "as it is", *(f"{steps} on {support}" for steps, support in cells)], rows
 
 
+def episodes(lines: Sequence[Line], group: str) -> Table:
+    """Return the table of few-shot episodes."""
+    kinds = dict.fromkeys((task.ways, task.shots) for line in lines for task in line.groups[group].tasks)
+    rows = []
+    for line in lines:
+        tasks = line.groups[group].tasks
+        for name in dict.fromkeys(task.adaptation for task in tasks):
+            by = {(task.ways, task.shots): task for task in tasks if task.adaptation == name}
+            cells = [percent(by[kind].mean) if kind in by else "-" for kind in kinds]
+            rows.append([f"{line.name}, {name}", *cells, str(min(task.participants for task in by.values()))])
+    return [CALLED[group], *(f"{ways}-way {shots}-shot" for ways, shots in kinds), "of them"], rows
+
+
 def name_of(line: Line, notes: Sequence[Note]) -> str:
     """Return a line's name, with the numbers of the notes about it."""
     about = [str(i) for i, note in enumerate(notes, 1) if line.name in note.names]
@@ -178,6 +191,11 @@ def _group_json(group: Group) -> dict[str, Any]:
         "before": _figure(group.before),
         "after": _way(group.after),
         "ways": [_way(way) for way in group.ways],
+        "episodes": [
+            {key: getattr(task, key) for key in ("adaptation", "ways", "shots", "participants")}
+            | {"mean": _figure(task.mean)}
+            for task in group.tasks
+        ],
         "until": group.until
         and {
             "reached": group.until.reached,

@@ -5,7 +5,7 @@ The same bytes in a simulation and over HTTP, so that both count the same.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -199,11 +199,22 @@ def admit_evaluation(body: bytes, settings: EvaluationConfig, *, classifies: boo
             for (steps, support), cell in zip(settings.grid, metrics["grid"], strict=True)
         ]
         before, after = _scores(metrics["before"], limits), _scores(metrics["after"], limits)
+        episodes = {"episodes": _episodes(metrics["episodes"], settings)} if settings.episodes else {}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Refused(
             Reason.BAD_EVALUATION, f"expected {{'metrics': samples, scores before, after and over the grid}}: {error!r}"
         ) from None
-    return {"samples": samples, "before": before, "after": after, "grid": grid}
+    return {"samples": samples, "before": before, "after": after, "grid": grid, **episodes}
+
+
+def _episodes(found: Sequence[Mapping[str, Any]], settings: EvaluationConfig) -> list[dict[str, Any]]:
+    """Return a participant's shares of right answers in episodes; None where it has too few classes for them."""
+
+    def share(cell: Mapping[str, Any]) -> float | None:
+        return None if cell["accuracy"] is None else _scores(cell, {"accuracy": 1.0})["accuracy"]
+
+    pairs = zip(settings.shots, found, strict=True)
+    return [{"ways": settings.ways, "shots": shots, "accuracy": share(cell)} for shots, cell in pairs]
 
 
 def _scores(scores: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, float]:

@@ -6,13 +6,14 @@ from functools import cached_property
 
 import numpy as np
 
-from edgemeta.config import DataConfig
+from edgemeta.config import DataConfig, EvaluationConfig
 from edgemeta.data import Dataset, Split, add_noise, partition
 from edgemeta.data.leftout import LeftOut, left_out
 from edgemeta.data.natural import natural
 from edgemeta.errors import DataError
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import Samples
+from edgemeta.meta.episodes import usable_classes
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,17 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
         noise = (data.label_noise, data.pixel_noise) if k in spoilt else (0.0, 0.0)
         participants.append(Participant(train.for_participant(k), test.for_participant(k), k, seed, *noise))
     return participants, parts.left_out
+
+
+def check_episodes(participants: Sequence[Participant], settings: EvaluationConfig) -> None:
+    """Raise DataError where episodes are asked for and nobody has classes enough for them."""
+    for shots in settings.shots if settings.episodes else ():
+        sides = [(participant.train_set.labels, participant.test_set.labels) for participant in participants]
+        if max(len(usable_classes(*labels, shots)) for labels in sides) < settings.ways:
+            raise DataError(
+                f"no participant has {settings.ways} classes with {shots} training samples and a test sample each: "
+                "lower evaluation.ways or evaluation.shots, or take a partition with more classes for each"
+            )
 
 
 def left_over(split: Split, participants: Sequence[Participant], data: DataConfig) -> LeftOut:

@@ -193,6 +193,11 @@ def _impossible(config: RunConfig, train: int) -> list[str]:
         value = getattr(config.server, name)
         if value > train:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
+    few, classes = config.evaluation, config.model.classes
+    if few.episodes and isinstance(classes, tuple) and few.ways > len(classes):
+        complaints.append(
+            f"evaluation.ways is {few.ways}, and there are {len(classes)} classes: give as many, or fewer"
+        )
     if (loss := config.model.loss) in LOSSES and not LOSSES[loss].classifies:
         fit = ", ".join(name for name, row in LOSSES.items() if row.classifies)
         complaints.append(f"model.loss is '{loss}', which takes targets, and a run's data has classes: give {fit}")

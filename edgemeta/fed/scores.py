@@ -21,11 +21,15 @@ Spreads = dict[str, Spread]  # by metric: "accuracy" (of classifiers) and "loss"
 
 
 class Evaluation(TypedDict):
-    """Scores of the global model as it is, adapted, and over the grid: there with "steps" and "support" beside them."""
+    """Scores of the global model as it is, adapted, and over the grid: there with "steps" and "support" beside them.
+
+    episodes: [{"ways", "shots", "participants", "accuracy"}], the spread over those who have classes enough.
+    """
 
     before: Spreads
     after: Spreads
     grid: list[dict[str, Any]]
+    episodes: NotRequired[list[dict[str, Any]]]
 
 
 class Record(TypedDict):
@@ -113,7 +117,7 @@ def combine(participants: Sequence[Mapping[str, Any]]) -> Evaluation:
     """
     weights = [scores["samples"] for scores in participants]
     grids = [scores["grid"] for scores in participants]
-    return {
+    evaluation: Evaluation = {
         "before": _spreads([scores["before"] for scores in participants], weights),
         "after": _spreads([scores["after"] for scores in participants], weights),
         "grid": [
@@ -121,6 +125,16 @@ def combine(participants: Sequence[Mapping[str, Any]]) -> Evaluation:
             for cell in zip(*grids, strict=True)
         ],
     }
+    if episodes := [scores["episodes"] for scores in participants if "episodes" in scores]:
+        evaluation["episodes"] = [_over_participants(cell) for cell in zip(*episodes, strict=True)]
+    return evaluation
+
+
+def _over_participants(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one kind of episodes over participants, who count the same: each had as many of them."""
+    shares = [one["accuracy"] for one in scores if one["accuracy"] is not None]
+    accuracy = _spread(shares, [1] * len(shares)) if shares else None
+    return {"ways": scores[0]["ways"], "shots": scores[0]["shots"], "participants": len(shares), "accuracy": accuracy}
 
 
 def summarize(history: Sequence[Record]) -> Summary:

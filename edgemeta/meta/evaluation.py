@@ -6,9 +6,11 @@ Adaptation sees a participant's training data only; the test data is scored and 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import DataError
+from edgemeta.meta.episodes import Classify, Learn, score_episodes
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import LOSSES, Model, Vector
 
@@ -40,6 +42,12 @@ def adapt(
     return theta
 
 
+def outputs_of(model: Model, theta: Vector, x: NDArray[Any]) -> NDArray[Any]:
+    """Return the outputs (B, outputs) for samples x, in memory for some of them at a time."""
+    starts = range(0, max(len(x), 1), SCORE_BATCH)
+    return np.concatenate([model.forward(theta, x[start : start + SCORE_BATCH]) for start in starts])
+
+
 @np.errstate(over="ignore", invalid="ignore")
 def score(model: Model, theta: Vector, test: Samples) -> dict[str, float]:
     """Return {"loss": mean loss} of the test samples and, for a classifier, {"accuracy": share classified right}.
@@ -60,6 +68,7 @@ def score(model: Model, theta: Vector, test: Samples) -> dict[str, float]:
     return scores | {"accuracy": right / test.size} if model.classifies else scores
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def evaluate(
     model: Model,
     theta: Vector,
@@ -73,6 +82,8 @@ def evaluate(
 
     {"samples": test samples, "before": scores, "after": scores, "grid": [{"steps", "support", **scores}]}; every
     adaptation draws its support set from the front of one shuffled order, so that larger ones contain smaller ones.
+    Where the settings ask for episodes, also "episodes": [{"ways", "shots", "accuracy"}], after the configured
+    adaptation; an accuracy is None where there are too few classes.
     """
     order = rng.permutation(train.size)
 
@@ -88,9 +99,25 @@ def evaluate(
         )
         return score(model, personal, test)
 
-    return {
+    scores = {
         "samples": test.size,
         "before": score(model, theta, test),
         "after": adapted(settings.adapt_steps, settings.support),
         "grid": [{"steps": k, "support": n, **adapted(k, n)} for k, n in settings.grid],
     }
+    if not settings.episodes:
+        return scores
+    task, learn = {"ways": settings.ways, "episodes": settings.episodes}, _learns(model, theta, settings, batch_size)
+    few = [(k, score_episodes(learn, train, test, shots=k, rng=rng, **task)) for k in settings.shots]
+    return scores | {"episodes": [{"ways": settings.ways, "shots": k, "accuracy": mean} for k, mean in few]}
+
+
+def _learns(model: Model, theta: Vector, settings: EvaluationConfig, batch_size: int) -> Learn:
+    """Return what adapts a model to an episode: its classes are the first outputs, and the others are no answer."""
+
+    def learn(support: Samples, rng: np.random.Generator) -> Classify:
+        steps, lr = settings.adapt_steps, settings.adapt_lr
+        personal = adapt(model, theta, support, steps=steps, lr=lr, batch_size=batch_size, rng=rng)
+        return lambda x: outputs_of(model, personal, x)[:, : settings.ways]
+
+    return learn

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import DataError, DivergedError, InputError, ModelFileError
-from edgemeta.meta.evaluation import LOSS_CEILING, SCORE_BATCH, adapt, score
+from edgemeta.meta.evaluation import LOSS_CEILING, SCORE_BATCH, adapt, outputs_of, score
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, softmax
 from edgemeta.nn.files import load_parameters, save_model
@@ -36,12 +36,7 @@ class TrainedModel:
         of one. Raises DataError for other values and for another shape.
         """
         batch = samples_of(images, self.network.input_shape, "images")
-        outputs = np.concatenate(
-            [
-                self.network.forward(self.theta, batch[start : start + SCORE_BATCH])
-                for start in range(0, max(len(batch), 1), SCORE_BATCH)
-            ]
-        )
+        outputs = outputs_of(self.network, self.theta, batch)
         return softmax(outputs) if self.network.classifies else outputs
 
     def adapt(

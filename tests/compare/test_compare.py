@@ -95,6 +95,17 @@ def test_the_configured_adaptation_is_scored_as_the_run_did(runs):
     assert cells == [(steps, support) for support in (20, 100, 500) for steps in (1, 5, 20)]
 
 
+def test_episodes_are_shown(runs, capsys):
+    few = ["--set", "evaluation.episodes=2", "--set", "evaluation.ways=2", "--set", "evaluation.shots=[1]"]
+    assert compare(runs[0], *few, "--out", "out") == 0
+    assert "2-way 1-shot" in capsys.readouterr().out
+    (run,) = json.loads(Path("out/results.json").read_text())["runs"]
+    (task,) = run["new"]["episodes"]
+    (row,) = rows().values()
+    assert (task["participants"], task["mean"]["mean"]) == (1, row["scores"][3]["few"][0]["accuracy"])
+    assert "Few-shot episodes: new ones" in Path("out/index.html").read_text()
+
+
 @pytest.mark.slow
 def test_one_run_beside_its_baselines(runs):
     assert compare("--config", runs[1], "--out", "out") == 0

@@ -7,7 +7,7 @@ import pytest
 from edgemeta.compare.entries import Kind
 from edgemeta.compare.notes import notes_of, tuned_of
 from edgemeta.compare.results import Figure, lines_of, targets_of
-from edgemeta.compare.rows import Cell, Point, Reach, Row, Scores, Tried
+from edgemeta.compare.rows import Cell, Few, Point, Reach, Row, Scores, Tried
 from edgemeta.compare.tables import percent, results_csv, summary, until
 
 CONFIG = {
@@ -125,6 +125,20 @@ def test_other_data_and_unequal_budgets_are_said_and_equal_ones_are_not():
 
 def test_a_support_set_larger_than_the_data_is_said():
     assert texts(row()) == ["Support sets of 100: there are participants with 10 training samples, and all were used."]
+
+
+def test_episodes_are_a_mean_over_those_who_have_classes_enough():
+    shares = [(0.5, 0.6), (0.7, None), (0.9, None), (0.2, None)]
+    people = [
+        replace(one, few=[Few("sgd", 5, 1, first), Few("sgd", 5, 5, second)])
+        for one, (first, second) in zip(row().scores, shares, strict=True)
+    ]
+    found = line(row(scores=people)).groups
+    assert [(task.shots, task.mean.mean, task.participants) for task in found["known"].tasks] == [
+        (1, pytest.approx(0.7), 3),
+        (5, 0.6, 1),
+    ]
+    assert [task.shots for task in found["new"].tasks] == [1]
 
 
 def test_what_was_tuned_on_what_and_with_how_much_effort():

@@ -3,9 +3,17 @@
 import numpy as np
 import pytest
 
-from edgemeta.errors import DataError
-from edgemeta.meta import Samples
+import edgemeta
+from edgemeta.config import EvaluationConfig
+from edgemeta.data import from_arrays
+from edgemeta.errors import ConfigError, DataError
+from edgemeta.fed.messages import admit_evaluation, encode_evaluation
+from edgemeta.fed.participants import Participant, check_episodes
+from edgemeta.fed.refusal import Refused
+from edgemeta.fed.scores import combine
+from edgemeta.meta import Samples, adapt, evaluate
 from edgemeta.meta.episodes import draw_episode, score_episodes, usable_classes
+from edgemeta.nn import build
 
 # x says which sample it is: training ones count from 0, test ones from 100. Class 7 has four training samples, 3 and 9
 # two, 5 one; nobody tests 4.
@@ -99,3 +107,105 @@ def test_nearest_means_of_an_embedding_find_what_is_apart():
 
     assert score(lambda x: x) > 0.99
     assert score(lambda x: 0 * x) == pytest.approx(0.2, abs=0.05)  # chance
+
+
+def settings(**changes):
+    return EvaluationConfig(
+        **({"episodes": 4, "ways": 2, "shots": (1, 2), "adapt_steps": 3, "adapt_lr": 0.2} | changes)
+    )
+
+
+def pictures(labels):
+    rng = np.random.default_rng(3)
+    return Samples((rng.random((len(labels), 6)) + labels[:, np.newaxis]).astype(np.float32), labels)
+
+
+def scored(few, network):
+    theta = network.init(0)
+    return evaluate(network, theta, pictures(TRAIN), pictures(TEST), few, 4, np.random.default_rng(5))
+
+
+@pytest.mark.parametrize("lr", [0.2, 1e-6])  # an unadapted head prefers outputs that are none of the episode's
+def test_a_model_is_adapted_to_each_episode_and_answers_with_its_classes(lr):
+    network = build("mlp", (6,), 10)
+    found = scored(settings(adapt_lr=lr), network)
+    plain = scored(settings(episodes=0, adapt_lr=lr), network)
+    assert {key: found[key] for key in plain} == plain  # what was scored before has the same draws
+    assert [(one["ways"], one["shots"]) for one in found["episodes"]] == [(2, 1), (2, 2)]
+
+    rng = np.random.default_rng(5)
+    evaluate(network, network.init(0), pictures(TRAIN), pictures(TEST), settings(episodes=0, adapt_lr=lr), 4, rng)
+    shares = []
+    for _ in range(4):  # by hand, from the same draws on
+        support, query = draw_episode(pictures(TRAIN), pictures(TEST), 2, 1, rng)
+        personal = adapt(network, network.init(0), support, steps=3, lr=lr, batch_size=4, rng=rng)
+        answers = network.forward(personal, query.x)[:, :2].argmax(axis=1)
+        shares.append(np.mean(answers == query.y))
+    assert found["episodes"][0]["accuracy"] == pytest.approx(np.mean(shares))
+    assert set(shares) != {1.0}
+
+
+def test_a_participant_with_too_few_classes_says_so():
+    found = scored(settings(shots=(1, 4)), build("mlp", (6,), 10))
+    assert found["episodes"][0]["accuracy"] is not None
+    assert found["episodes"][1]["accuracy"] is None  # one class has four training samples
+
+
+def test_a_message_of_episodes_is_checked():
+    few = settings()
+    found = scored(few, build("mlp", (6,), 10))
+    admitted = admit_evaluation(encode_evaluation(found), few, classifies=True)
+    assert admitted["episodes"] == found["episodes"]
+    for wrong in ([], [{"accuracy": 0.5}], [{"accuracy": 0.5}, {"accuracy": 1.5}], [{"accuracy": 0.5}, {}], None):
+        with pytest.raises(Refused):
+            admit_evaluation(encode_evaluation(found | {"episodes": wrong}), few, classifies=True)
+    assert "episodes" not in admit_evaluation(encode_evaluation(found), settings(episodes=0), classifies=True)
+
+
+def test_over_participants_those_without_classes_enough_do_not_count():
+    base = {"samples": 5, "before": {"loss": 1.0}, "after": {"loss": 1.0}, "grid": []}
+    people = [
+        base
+        | {
+            "samples": 100,
+            "episodes": [{"ways": 2, "shots": 1, "accuracy": 0.5}, {"ways": 2, "shots": 5, "accuracy": None}],
+        },
+        base | {"episodes": [{"ways": 2, "shots": 1, "accuracy": 0.9}, {"ways": 2, "shots": 5, "accuracy": None}]},
+        base | {"episodes": [{"ways": 2, "shots": 1, "accuracy": None}, {"ways": 2, "shots": 5, "accuracy": None}]},
+    ]
+    one, five = combine(people)["episodes"]
+    assert (one["participants"], one["accuracy"]["mean"], one["accuracy"]["p50"]) == (2, pytest.approx(0.7), 0.7)
+    assert (five["participants"], five["accuracy"]) == (0, None)
+
+
+def test_one_participant_with_classes_enough_is_enough():
+    def participant(*labels):
+        data = from_arrays(np.zeros((len(labels), 2), np.float32), np.array(labels), ["a", "b", "c"])
+        return Participant(data, data)
+
+    check_episodes([participant(0, 1), participant(0, 1, 2)], settings(ways=3, shots=(1,)))
+    with pytest.raises(DataError, match="no participant has 3 classes"):
+        check_episodes([participant(0, 1), participant(0, 1, 0)], settings(ways=3, shots=(1,)))
+
+
+def test_a_run_of_episodes_and_one_that_nobody_can_do():
+    config = {
+        "model": {"name": "mlp"},
+        "data": {"source": "synthetic:samples=200,size=8", "participants": 3, "held_out": 1, "partition": "shards:4"},
+        "phases": [{"rounds": 1, "local_steps": 2}],
+        "evaluation": {"episodes": 3, "ways": 4, "shots": [2]},
+    }
+    summary = edgemeta.simulate(config).summary
+    for key, count in (("evaluation", 2), ("evaluation_new", 1)):
+        (few,) = summary[key]["episodes"]
+        assert (few["ways"], few["shots"], few["participants"]) == (4, 2, count)
+        assert 0 < few["accuracy"]["mean"] <= 1
+    config["evaluation"]["ways"] = 5
+    with pytest.raises(DataError, match="no participant has 5 classes with 2 training samples"):
+        edgemeta.simulate(config)
+    config["evaluation"]["ways"] = 11
+    with pytest.raises(ConfigError, match=r"evaluation\.ways is 11, and there are 10 classes"):
+        edgemeta.simulate(config)
+    config["evaluation"]["shots"] = [0]
+    with pytest.raises(ConfigError, match=r"evaluation\.shots is \[0\]"):
+        edgemeta.simulate(config)
