@@ -18,13 +18,15 @@ Summaries = Mapping[str, Mapping[str, Any]]
 
 def _which(context: click.Context, option: click.Parameter, value: str) -> int | tuple[int, ...]:
     """Return how many seeds, from 1, or which: the seeds of a list, each once."""
-    words = value.split(",")
+    words = value.removesuffix(",").split(",")
     if not all(word.strip().isascii() and word.strip().isdecimal() and len(word) < 20 for word in words):
         raise click.BadParameter(f"'{value}': expected how many, such as 3, or which, such as 0,1,2", context, option)
     seeds = tuple(map(int, words))
-    if seeds == (0,) or len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"'{value}': expected 1 or more, or a list that has each seed once", context, option)
-    return seeds if len(seeds) > 1 else seeds[0]
+    if len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"'{value}': expected a list that has each seed once", context, option)
+    if value == "0":
+        raise click.BadParameter("'0' is how many: expected 1 or more; the seed 0 alone is '0,'", context, option)
+    return seeds if "," in value else seeds[0]
 
 
 @click.command()

@@ -136,6 +136,7 @@ def targets_of(rows: Sequence[Row], asked: float | None) -> dict[str, float | No
     for group, entries in best.items():
         highest = sorted((min(seeds) for seeds in entries.values()), reverse=True)[:2]
         targets[group] = asked if asked is not None and entries else _down(highest[-1]) if highest else None
+        targets[group] = targets[group] or None  # everyone reaches nothing
     return targets
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgemeta.cli import _status
-from edgemeta.compare import work
+from edgemeta.compare import experiment, work
 from edgemeta.config import config_from, to_toml
 
 SETTINGS = {
@@ -93,6 +93,14 @@ def test_the_configured_adaptation_is_scored_as_the_run_did(runs):
         assert people[3][key] == last["new"][key]
     cells = [(cell["steps"], cell["support"]) for cell in people[0]["cells"]]
     assert cells == [(steps, support) for support in (20, 100, 500) for steps in (1, 5, 20)]
+
+
+@pytest.mark.parametrize(("seeds", "which"), [("2", [7, 8]), ("3,", [3]), ("5,1", [5, 1])])
+def test_seeds_are_how_many_or_which(runs, monkeypatch, seeds, which):
+    asked = []
+    monkeypatch.setattr(experiment, "run_all", lambda work, _: asked.extend(seed for _, seed in work))
+    assert compare(runs[0], "--set", "seed=7", "--seeds", seeds, "--out", "out") == 0
+    assert asked == which
 
 
 def test_episodes_are_shown(runs, capsys):
@@ -217,6 +225,7 @@ def test_a_history_cut_in_the_middle_of_a_line_is_shown_as_far_as_it_is(runs):
         (["{base}", "{base}", "--out", "o"], "is given twice"),
         (["{base}", "--seeds", "0,0", "--out", "o"], "each seed once"),
         (["{base}", "--seeds", "x", "--out", "o"], "expected how many"),
+        (["{base}", "--seeds", "0", "--out", "o"], "the seed 0 alone is '0,'"),
         (["{base}", "--set", "phases.0.rounds=0", "--out", "o"], "give it an end"),
         (["{base}", "--set", "data.held_out=9", "--out", "o"], "data.held_out is 9 of 4"),
         (["{base}", "nothing.toml", "--out", "o"], "no configuration file or preset 'nothing.toml'"),
