@@ -96,12 +96,12 @@ def test_another_seed_is_another_run(undisturbed):
 def test_killed_at_any_rename_it_ends_with_the_same_bits(undisturbed, tmp_path, monkeypatch, seed):
     replace, left, kills, moments = os.replace, 0, 0, random.Random(seed)
 
-    def killing(*names):
+    def killing(*names, **folders):
         nonlocal left
         left -= 1
         if left == 0 and kills % 2:
             raise Killed
-        replace(*names)
+        replace(*names, **folders)
         if left == 0:
             raise Killed
 
@@ -220,12 +220,12 @@ def test_private_vectors_stay_and_advance_once_a_round(tmp_path, monkeypatch):
     settings = TINY | {"phases": [{"algorithm": "counting", "rounds": 3, "local_steps": 2, "batch_size": 4}]}
     replace, calls = os.replace, 0
 
-    def killing(source, target):
+    def killing(*names, **folders):
         nonlocal calls
         calls += 1
         if calls in (9, 14, 20, 23):
             raise Killed
-        replace(source, target)
+        replace(*names, **folders)
 
     monkeypatch.setattr(os, "replace", killing)
     for _ in range(5):
