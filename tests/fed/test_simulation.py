@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from processes import end
 from runs import TINY, arrays, command_line, without_seconds
 
 import edgemeta
@@ -143,10 +144,13 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, number):
     # An interrupt may fall between a file's opening and its `with`, which Python would warn of if it were asked to.
     quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=quiet)
-    while "round 1/" not in process.stderr.readline():
-        pass
-    process.send_signal(number)
-    _, rest = process.communicate(timeout=30)
+    try:
+        while "round 1/" not in process.stderr.readline():
+            pass
+        process.send_signal(number)
+        _, rest = process.communicate(timeout=30)
+    finally:
+        end(process)
     assert process.returncode == 130
     assert "same command to go on" in rest
     assert "Traceback" not in rest
