@@ -150,8 +150,17 @@ def read_settings(source: str | Path) -> dict[str, Any]:
             )
         path = preset
     try:
-        return default_settings() | tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, a number of 5,000 digits
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error}; expected a TOML file") from None
+    return settings_in(text, path)
+
+
+def settings_in(text: bytes, path: Path) -> dict[str, Any]:
+    """Return the settings in a TOML file's text, as `read_settings` does."""
+    try:
+        return default_settings() | tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, a number of 5,000 digits
         raise ConfigError(f"cannot read {path}: {error}; expected a TOML file") from None
 
 

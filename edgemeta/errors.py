@@ -30,7 +30,7 @@ class ModelFileError(InputError):
 
 
 class StorageError(InputError):
-    """A file could not be written where the user asked for it (full disk, a file in the way, no permission)."""
+    """A file could not be written or read: a full disk, a failing one, a file in the way, no permission."""
 
 
 class DivergedError(EdgemetaError):

@@ -10,14 +10,16 @@ import pytest
 import edgemeta
 
 ROOT = Path(edgemeta.__file__).parent
-GROUND = {"errors", "records", "names", "config", "storage", "logs"}
+GROUND = {"errors", "records", "names", "config", "disk", "reading", "storage", "logs"}
 CORE = GROUND | {"nn", "data", "meta", "fed"}
 BELOW = {  # room -> the rooms that it may use
     "errors": set(),
     "logs": {"names"},
     "jobs": set(),
     "records": {"errors"},
-    "storage": {"errors", "records"},
+    "disk": set(),
+    "reading": {"errors", "disk"},
+    "storage": {"errors", "records", "disk", "reading"},
     "names": {"errors"},
     "config": {"errors", "records", "names"},
     "nn": GROUND,

@@ -33,7 +33,7 @@ def test_who_has_the_old_file_open_keeps_it(tmp_path: Path) -> None:
 def test_the_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, fsync, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append("fsync"), fsync(descriptor)))
-    monkeypatch.setattr(os, "replace", lambda old, new: (calls.append("replace"), replace(old, new)))
+    monkeypatch.setattr(os, "replace", lambda *names, **folders: (calls.append("replace"), replace(*names, **folders)))
     write_atomic(tmp_path / "file", [b"new"])
     assert calls == ["fsync", "replace", "fsync"]  # the file, its name, the folder
 

@@ -5,7 +5,6 @@ received in blocks, and a file is whole or absent.
 """
 
 import json
-import os
 import ssl
 import time
 from collections.abc import Iterator
@@ -13,13 +12,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-from edgemeta.errors import ConfigError, EdgemetaError, StorageError
+from edgemeta.errors import ConfigError, EdgemetaError
 from edgemeta.link.address import gateway_address
 from edgemeta.link.protocol import SECONDS_LEFT
 from edgemeta.link.trust import clock_is_behind, device_context, explained
 from edgemeta.names import MOST_SAID, shown
+from edgemeta.reading import Reader
 from edgemeta.storage import write_atomic
 
 CONNECT_S = 10.0  # a gateway on the same network answers at once or not at all
@@ -131,19 +131,22 @@ class Gateway:
         connection = self._connection
         headers = {"Authorization": f"Bearer {session}"} if session else {}
         with ExitStack() as files:
-            content: bytes | BinaryIO | None = body or None if isinstance(body, bytes) else _opened(body, files)
+            content: bytes | Reader | None = (
+                body or None if isinstance(body, bytes) else files.enter_context(Reader(body))
+            )
             if content is not None:
-                size = len(content) if isinstance(content, bytes) else os.fstat(content.fileno()).st_size
+                size = len(content) if isinstance(content, bytes) else content.status().st_size
                 kind = "application/json" if isinstance(content, bytes) else "application/octet-stream"
                 headers |= {"Content-Length": str(size), "Content-Type": kind}
-            if self._upload_kb_s and not isinstance(content, bytes | None):
-                content = cast(BinaryIO, _Paced(content, 1000 * self._upload_kb_s))
+            paced: Any = content
+            if self._upload_kb_s and isinstance(content, Reader):
+                paced = _Paced(content, 1000 * self._upload_kb_s)
             try:
                 if connection.sock is None:
                     connection.connect()
                 connection.sock.settimeout(SILENCE_S + wait_s)
                 try:
-                    connection.request(method, self._prefix + path, content, headers)
+                    connection.request(method, self._prefix + path, paced, headers)
                 except (BrokenPipeError, ConnectionResetError):
                     if again:
                         raise
@@ -175,7 +178,7 @@ class Gateway:
 class _Paced:
     """A file that is read no faster than so many bytes a second."""
 
-    def __init__(self, file: BinaryIO, bytes_s: float) -> None:
+    def __init__(self, file: Reader, bytes_s: float) -> None:
         self._file, self._bytes_s = file, bytes_s
 
     def read(self, size: int) -> bytes:
@@ -202,13 +205,6 @@ def _blocks(response: HTTPResponse, max_bytes: int) -> Iterator[bytes]:
         raise Away(_said(error)) from error
     if response.length:
         raise Away(f"the connection broke {response.length} bytes before the end of an answer")
-
-
-def _opened(path: Path, files: ExitStack) -> BinaryIO:
-    try:
-        return files.enter_context(open(path, "rb"))
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}; give a state folder that can be read") from error
 
 
 def _said(error: Exception) -> str:

@@ -31,6 +31,7 @@ from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
 from edgemeta.meta import TrainedModel
 from edgemeta.nn import Vector
+from edgemeta.reading import exists, read_file
 
 log = logging.getLogger("edgemeta")
 
@@ -77,7 +78,11 @@ class Device:
         self._personal: TrainedModel | None = None
         self._state = DeviceState(Path(state))
         self._tasks = Tasks(self._state, data, partition_id, Guard(self._profile.memory_mb), clock)
-        self._identity = self._state.identity()
+        try:
+            self._identity = self._state.identity()
+        except BaseException:
+            self._state.close()
+            raise
         asked = replace(
             self._identity,
             server=joins.url,
@@ -140,7 +145,7 @@ class Device:
         """Return probabilities (classes,) of one image (H, W, C), or (B, classes) of a batch; needs no gateway.
 
         With the personalised model; before there is one, with the newest global model that has come. Raises DataError
-        when none has come yet, and for an image of another shape, or whose values are neither bytes nor from 0 to 1.
+        when none has come yet, for another shape, and for values neither of bytes nor from 0 to 1; StorageError.
         """
         self._personal = self._personal or in_use(self._state, self._run)
         if self._personal is None:
@@ -151,7 +156,7 @@ class Device:
     def adapt(self) -> None:
         """Make the personalised model anew, from the latest global model and this device's data as it is now.
 
-        When the gateway is away, from the newest model that has come; raises DataError when there is none.
+        When the gateway is away, from the newest that has come; raises DataError when there is none, and StorageError.
         """
         try:
             self._fetch_model()
@@ -168,7 +173,7 @@ class Device:
                 return self._ask(run, wait_s)
             if task is not None:
                 train = task.work.kind is Stage.TRAIN
-                if not (state.update if train else state.scores).exists():  # local work needs no gateway
+                if not exists(state.update if train else state.scores):  # local work needs no gateway
                     return tasks.train(run, budget_s) if train else tasks.evaluate(run)
                 if self._known:
                     return self._deliver(run, task)
@@ -222,10 +227,9 @@ class Device:
         return Done(Kind.TASK, f"{what} of round {task.work.round} has come")
 
     def _deliver(self, run: Joined, task: Task) -> Done:
-        train = task.work.kind is Stage.TRAIN
-        work = task.work
+        work, train = task.work, task.work.kind is Stage.TRAIN
         what = "update" if train else "evaluation"
-        body = self._state.update if train else self._state.scores.read_bytes()
+        body = self._state.update if train else read_file(self._state.scores) or b""
         answer = self._call("POST", f"/v1/rounds/{work.round}/{what}", body=body)
         if answer.status in NOT_WANTED and answer.refusal:
             self._tasks.drop()

@@ -17,10 +17,11 @@ from edgemeta.errors import ModelFileError, StorageError
 from edgemeta.fed.client import finish, local_steps
 from edgemeta.fed.messages import Work, encode_evaluation, encode_update, read_work
 from edgemeta.fed.participants import Participant
-from edgemeta.fed.private import load_private, save_private
+from edgemeta.fed.private import load_private, private_path, save_private
 from edgemeta.meta import LocalState, begin, evaluate, steps_in
 from edgemeta.nn import Vector
-from edgemeta.storage import write_atomic
+from edgemeta.reading import exists
+from edgemeta.storage import set_aside, write_atomic
 
 log = logging.getLogger("edgemeta")
 
@@ -56,18 +57,22 @@ class Tasks:
         self._loaded: Participant | None = None
 
     def current(self, run: Joined) -> Task | None:
-        """Return the task to do; one that cannot be used is dropped, with a warning."""
-        if self._task is None and self._state.work.exists():
+        """Return the task to do; one that is damaged is set aside, and one of another run is dropped."""
+        if self._task is None and exists(self._state.work):
             try:
                 work, vectors = read_work(self._state.work, run.network)
-                if (work.participant, work.seed) != (run.participant, run.run.seed):
-                    raise ModelFileError(f"the task is for participant {work.participant} of another run")
-                if not all(np.isfinite(vector).all() for vector in vectors.values()):
-                    raise ModelFileError("the task's parameters are not all finite")
-                self._task = Task(work, {name: np.asarray(vector) for name, vector in vectors.items()})
             except ModelFileError as error:
-                log.warning("%s: dropped", error)
+                log.warning("%s: it is kept as %s", error, set_aside(self._state.work).name)
                 self.drop()
+                return None
+            if (work.participant, work.seed) != (run.participant, run.run.seed):
+                log.warning("a task for participant %d of another run is dropped", work.participant)
+                self.drop()
+            elif not all(np.isfinite(vector).all() for vector in vectors.values()):
+                log.warning("a task is dropped, as its parameters are not all finite")
+                self.drop()
+            else:
+                self._task = Task(work, vectors)
         return self._task
 
     def data(self, run: Joined) -> Participant:
@@ -126,7 +131,7 @@ class Tasks:
             self.training = False
         update = finish(work.recipe, vectors, local, data.size)
         save_private(state.path, work.round, work.counted, update.private)
-        write_atomic(state.update, encode_update(update, work.round, work.layout, work.recipe.upload))
+        write_atomic(state.update, encode_update(update, work.round, work.layout, work.recipe.upload), private=True)
         self._local = None
         if self._partition_id is None:
             self.release()  # a folder is looked at again for the next task, as it may have grown
@@ -155,7 +160,7 @@ class Tasks:
             )
         finally:
             run.network.release()
-        write_atomic(self._state.scores, [encode_evaluation(scores)])
+        write_atomic(self._state.scores, [encode_evaluation(scores)], private=True)
         shown = "accuracy" if "accuracy" in scores["before"] else "loss"
         before, after = scores["before"][shown], scores["after"][shown]
         return Done(Kind.EVALUATED, f"round {work.round}: {shown} {before:.3f}, adapted {after:.3f}")
@@ -193,7 +198,8 @@ class Tasks:
             try:
                 private = load_private(self._state.path, work.counted)
             except ModelFileError as error:
-                log.warning("%s: what this device kept to itself begins anew", error)
+                aside = set_aside(private_path(self._state.path, work.counted))
+                log.warning("%s: what this device kept to itself begins anew, and this is in %s", error, aside.name)
                 private = {}
             self._local = self._state.load_local(work) or begin(run.network, work.recipe, vectors, private)
             self._save_at = self._clock() + SAVE_EVERY_S

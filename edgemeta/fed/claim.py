@@ -7,9 +7,10 @@ other data may not come by the same one. Directories of before have no data.json
 from dataclasses import replace
 from pathlib import Path
 
-from edgemeta.config import RunConfig, config_from, differences, read_settings, to_toml
+from edgemeta.config import RunConfig, config_from, differences, settings_in, to_toml
 from edgemeta.data.fingerprint import FORMAT, Fingerprint
 from edgemeta.errors import ConfigError
+from edgemeta.reading import read_file
 from edgemeta.storage import read_kept, write_atomic, write_kept
 
 
@@ -21,8 +22,9 @@ def claim(path: Path, config: RunConfig, data: Fingerprint | None, *, elsewhere:
     """
     advice = "restore it, or remove it if the data is still what the run began with"
     kept = read_kept(path / "data.json", Fingerprint, FORMAT, advice)
-    if (path / "run.toml").exists():
-        before = config_from(read_settings(path / "run.toml"))
+    text = read_file(path / "run.toml")
+    if text is not None:
+        before = config_from(settings_in(text, path / "run.toml"))
         other = kept.unlike(data) if kept and data else []
         if elsewhere or (kept and data and not other):
             before = replace(before, data=replace(before.data, source=config.data.source))
@@ -38,5 +40,5 @@ def claim(path: Path, config: RunConfig, data: Fingerprint | None, *, elsewhere:
             )
     if data and kept != data:
         write_kept(path / "data.json", data, FORMAT)
-    if not (path / "run.toml").exists():  # last: from then on, both are what the run has begun with
+    if text is None:  # last: from then on, both are what the run has begun with
         write_atomic(path / "run.toml", [to_toml(config).encode()])

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from edgemeta.errors import ConfigError
+from edgemeta.errors import ConfigError, ModelFileError, StorageError
 from edgemeta.fed.closing import close, repeat
 from edgemeta.fed.collected import Collected
 from edgemeta.fed.directory import RunDirectory
@@ -53,12 +53,15 @@ class Coordinator:
         self.own = set(own)
         self._began = self._opened = now
         self._collected = Collected(directory, plan, model)
+        self._closing = False  # whether the open stage may be closed on disk already: nothing more counts in it then
         self._server = (-1, ServerState())  # what is kept beside the model of a round
         committed = directory.load_progress()
         self.progress = committed or Progress(record={**plan.new_record(0)})
         self._away, self.standing = set(self.progress.away), Standing(self.progress.strikes, self.progress.rests)
         if committed:
-            self._recover()
+            if load_parameters(self.model_path)[0].layout != model.layout:
+                raise ConfigError(f"{directory.path} holds a run of another network: give another folder")
+            self._collected.recover(self.progress, self.sizes)
         else:
             begin(self.directory, self.plan, model, theta)
             self._commit()
@@ -187,10 +190,8 @@ class Coordinator:
         self._away.update(self.missing)
         self.standing.missed(self.missing, self.progress.round)
         delivered = len(self._collected.updates)
-        if not self._trains:
-            self._close_evaluation(now)
-        elif delivered >= self._min_fit:
-            self._close_training(now)
+        if not self._trains or delivered >= self._min_fit:
+            self._close(now)
         else:
             log.warning(
                 "round %d: only %d of %d delivered before the deadline, and %d are needed: opened again (missing: %s)",
@@ -212,11 +213,12 @@ class Coordinator:
         return self.plan.task(self.progress, participant, self.model.layout)
 
     def _bytes_down(self, participants: Iterable[int]) -> int:
-        sizes = self.sizes
-        return sum(task_bytes(self._task(k).header(sizes), sizes) for k in participants)
+        return sum(task_bytes(self._task(k).header(self.sizes), self.sizes) for k in participants)
 
     def _add(self, participant: int, add: Callable[[], None], now: float) -> None:
         """Collect what a participant sent; what does not count is counted against it, and nobody waits for another."""
+        if self._closing:
+            raise StorageError("this round is being closed, which the disk did not take yet: try again later")
         try:
             with self.standing.judging(participant):
                 add()
@@ -235,8 +237,9 @@ class Coordinator:
             enough = len(self._collected.of(self.progress.stage)) >= (self._min_fit if self._trains else 1)
             if not enough or not set(self.missing) <= self.standing.out:
                 return
-            (self._close_training if self._trains else self._close_evaluation)(now)
+            self._close(now)
         if self.directory.summary() is None:
+            self.directory.publish()
             self.directory.write_summary(summarize(self.directory.history()))
 
     def _cohort(self) -> list[int]:
@@ -251,11 +254,20 @@ class Coordinator:
         drawn = trainers(self.plan, progress.round, progress.attempt, able, away)
         return sorted({*drawn, *self._collected.updates})  # what was delivered before it was opened again counts
 
+    def _close(self, now: float) -> None:
+        self._closing = True
+        (self._close_training if self._trains else self._close_evaluation)(now)
+
     def _close_training(self, now: float) -> None:
         """Fold the updates, in order of participant number, into the next model, and commit it."""
         progress, collected, standing = self.progress, self._collected, self.standing
         updates = dict(sorted(collected.updates.items()))
-        closed = close(self.directory, self.plan, self.model, progress, updates, self.own, standing, self._name)
+        try:
+            closed = close(self.directory, self.plan, self.model, progress, updates, self.own, standing, self._name)
+        except ModelFileError as error:
+            collected.look_again(progress, self.sizes, error)
+            self._closing = False
+            return
         if not closed.counting:
             self._commit(cohort=[], attempt=progress.attempt + 1, **closed.changes)
             collected.set_aside(progress.round, closed.left_out)
@@ -267,8 +279,7 @@ class Coordinator:
         else:
             self._finish_round(now, record, **closed.changes)
         collected.updates.clear()
-        self.directory.forget_before(progress.model)
-        self.directory.forget_collected(progress.round)
+        self.directory.forget_closed(progress)
 
     def _close_evaluation(self, now: float) -> None:
         """Put the scores that came into the round's record, and finish the round."""
@@ -306,10 +317,4 @@ class Coordinator:
             log.warning("%s is asked no more: 'edgemeta devices release %s' lets it take part again", name, name)
         if not progress.cohort:  # the stage is over, or is opened again
             self.standing.new_stage()
-        self.progress = progress
-
-    def _recover(self) -> None:
-        """Find again what an interrupted stage had already collected."""
-        if load_parameters(self.model_path)[0].layout != self.model.layout:
-            raise ConfigError(f"{self.directory.path} holds a run of another network: give another folder")
-        self._collected.recover(self.progress, self.sizes)
+        self.progress, self._closing = progress, False

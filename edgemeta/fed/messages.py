@@ -23,7 +23,8 @@ from edgemeta.fed.upload import FLOAT32, decode, encode
 from edgemeta.meta import LOSS_CEILING
 from edgemeta.meta.learners import LEARNERS, sizes
 from edgemeta.nn import Layout, Model, Vector
-from edgemeta.nn.files import FORMAT, MAX_HEADER_BYTES, encode_header, encode_tensors, read_tensors
+from edgemeta.nn.files import FORMAT, MAX_HEADER_BYTES, encode_header, encode_tensors, opened, read_tensors
+from edgemeta.reading import file_size
 from edgemeta.records import record_from
 
 MAX_SAMPLES = 1_000_000_000  # more than a board can hold; a count above it is a mistake or an attack on the mean
@@ -94,9 +95,9 @@ def most_task_bytes(model: Model) -> int:
 
 
 def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
-    """Return a task and the vectors that came with it; raises ModelFileError when it is damaged or for another layout.
+    """Return a task and the vectors that came with it; an evaluation's task has theta alone.
 
-    An evaluation's task has theta alone.
+    Raises ModelFileError when it is damaged or for another layout, StorageError when it cannot be read.
     """
     tensors, metadata = read_tensors(path)
     try:
@@ -108,7 +109,8 @@ def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
         if metadata["layout"] != model.layout.fingerprint:
             raise InputError(f"it is for layout {metadata['layout']}, and this device has {model.layout.fingerprint}")
         work = Work(kind, recipe=recipe, evaluation=evaluation, layout=metadata["layout"], **numbers)
-        return work, decode(tensors, sizes(model, work.algorithm), "float32")
+        vectors = decode(tensors, sizes(model, work.algorithm), "float32")
+        return work, {name: vector[:] for name, vector in vectors.items()}
     except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
         raise ModelFileError(f"the task in {path} cannot be used: {error}") from None
 
@@ -145,29 +147,32 @@ class Delivered:
 def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[str, int], codec: str) -> Delivered:
     """Return what an update's file says, or raise Refused: the checks that need no knowledge of who sent it.
 
-    sizes: of the vectors that travel in this round; codec: how.
+    sizes: of the vectors that travel in this round; codec: how. Raises StorageError when the file cannot be read.
     """
     try:
-        tensors, metadata = read_tensors(path)
+        with opened(path) as (tensors, metadata):
+            if metadata.get("layout") != layout.fingerprint:
+                raise Refused(
+                    Reason.WRONG_LAYOUT, f"layout {metadata.get('layout')}: this run has {layout.fingerprint}"
+                )
+            if metadata.get("round") != str(round_number):
+                raise Refused(
+                    Reason.WRONG_ROUND, f"the update says round {metadata.get('round')}: it was sent to {round_number}"
+                )
+            size, vectors = file_size(path), decode(tensors, sizes, codec)
+            norms = {name: norm(vector) for name, vector in vectors.items()}
+            if not all(map(math.isfinite, norms.values())):
+                raise Refused(Reason.NOT_FINITE, "the update holds NaN or infinity: training diverged on the device")
+    except StorageError:
+        raise
     except ModelFileError as error:
-        if isinstance(error.__cause__, OSError):
-            raise StorageError(str(error)) from None
-        raise Refused(Reason.BAD_TENSORS, f"the update cannot be used: {error.__cause__}") from None
-    if metadata.get("layout") != layout.fingerprint:
-        raise Refused(Reason.WRONG_LAYOUT, f"layout {metadata.get('layout')}: this run has {layout.fingerprint}")
-    if metadata.get("round") != str(round_number):
-        raise Refused(
-            Reason.WRONG_ROUND, f"the update says round {metadata.get('round')}: it was sent to {round_number}"
-        )
-    try:
-        vectors = decode(tensors, sizes, codec)
+        if isinstance(error.__cause__, StorageError):  # it is not there
+            raise error.__cause__ from None
+        raise Refused(Reason.BAD_TENSORS, f"the update cannot be used: {error.__cause__ or 'cut short'}") from None
     except InputError as error:
         raise Refused(Reason.WRONG_SHAPE, str(error)) from None
-    norms = {name: norm(vector) for name, vector in vectors.items()}
-    if not all(map(math.isfinite, norms.values())):
-        raise Refused(Reason.NOT_FINITE, "the update holds NaN or infinity: training diverged on the device")
     samples, loss, evaluations = _counts(metadata)
-    return Delivered(samples, loss, evaluations, path.stat().st_size, norms)
+    return Delivered(samples, loss, evaluations, size, norms)
 
 
 def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:

@@ -140,7 +140,7 @@ def _over_participants(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def summarize(history: Sequence[Record]) -> Summary:
     """Return what a whole run took, and the last scores that it reached."""
     summary: Summary = {
-        "rounds": history[-1]["round"],
+        "rounds": max((record["round"] for record in history), default=0),  # none: the file was lost
         "seconds": sum(record["seconds"] for record in history),
         "bytes_down": sum(record["bytes_down"] for record in history),
         "bytes_up": sum(record["bytes_up"] for record in history),

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgemeta.config import RunConfig
 from edgemeta.data.fingerprint import Fingerprint
 from edgemeta.data.leftout import LeftOut
+from edgemeta.disk import remove
 from edgemeta.errors import DivergedError
 from edgemeta.fed.client import client_update
 from edgemeta.fed.coordinator import Coordinator
@@ -24,6 +25,8 @@ from edgemeta.fed.server_step import load_state, travelling
 from edgemeta.meta import TrainedModel, evaluate, load_model
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters
+from edgemeta.reading import read_file
+from edgemeta.storage import storing
 
 
 @dataclass(frozen=True)
@@ -138,5 +141,6 @@ def _deliver(coordinator: Coordinator, task: Task, now: float) -> None:
     if work.kind is Stage.TRAIN:
         coordinator.deliver(work.participant, work.round, task.result, now)
     else:
-        coordinator.deliver_evaluation(work.participant, work.round, task.result.read_bytes(), now)
-        task.result.unlink()
+        coordinator.deliver_evaluation(work.participant, work.round, read_file(task.result) or b"", now)
+        with storing(task.result):
+            remove(task.result)

@@ -14,11 +14,14 @@ import secrets
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
+from edgemeta.disk import make_folder
 from edgemeta.errors import ConfigError
+from edgemeta.reading import read_file
 from edgemeta.storage import storing, write_atomic
 
 DAYS = 3650  # a certificate that ends unnoticed stops a field of boards; one that leaks is replaced with its authority
@@ -65,37 +68,36 @@ def make_certificates(folder: Path, hosts: Sequence[str], now: float) -> bool:
             "give it by 'edgemeta server --cert FILE --key FILE' and 'edgemeta enroll --trust FILE'"
         )
     names = ",".join(dict.fromkeys(_subject(host) for host in (*hosts, "localhost", "127.0.0.1")))
+    settings = {kind: _SETTINGS.format(kind=kind, names=names).encode() for kind in ("authority", "gateway")}
     with storing(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.geteuid() == 0:  # the gateway may run as its own user, to whom the state folder belongs
-            owner = folder.parent.stat()
-            os.chown(folder, owner.st_uid, owner.st_gid)
-    new = not (folder / "ca.pem").exists()
-    with storing(folder), tempfile.TemporaryDirectory(dir=folder) as made:
-        room = Path(made)
-        for kind in ("authority", "gateway"):
-            (room / f"{kind}.cnf").write_text(_SETTINGS.format(kind=kind, names=names))
-        if new:
-            files = ("-keyout", "ca.key", "-out", "ca.pem")
-            _openssl(
-                *("req", "-x509", "-config", "authority.cnf", "-extensions", "authority", "-days", str(DAYS)),
-                *(*_NEW_KEY, *files, "-set_serial", _serial()),
-                cwd=room,
-            )
-            write_atomic(folder / "ca.key", [(room / "ca.key").read_bytes()], private=True)
-            write_atomic(folder / "ca.pem", [(room / "ca.pem").read_bytes()], private=True)
-        _openssl(
-            *("req", "-new", "-config", "gateway.cnf", *_NEW_KEY, "-keyout", "gateway.key", "-out", "gateway.csr"),
-            cwd=room,
+        make_folder(folder.parent, named=True)
+        make_folder(folder, 0o700)
+    anchor, key = read_file(folder / "ca.pem"), read_file(folder / "ca.key")
+    new = anchor is None
+    if not new and key is None:
+        raise ConfigError(
+            f"{folder / 'ca.key'} is missing, which signs: put it back, or move {folder / 'ca.pem'} away and make "
+            "every join file anew"
         )
-        _openssl(
-            *("x509", "-req", "-in", "gateway.csr", "-out", "gateway.pem", "-days", str(DAYS), "-sha256"),
-            *("-CA", "../ca.pem", "-CAkey", "../ca.key", "-set_serial", _serial()),
-            *("-extfile", "gateway.cnf", "-extensions", "gateway"),
-            cwd=room,
+    if new:
+        key, anchor = _openssl(
+            *("req", "-x509", "-config", "<settings", "-extensions", "authority", "-days", str(DAYS)),
+            *(*_NEW_KEY, "-keyout", ">key", "-out", ">certificate", "-set_serial", _serial()),
+            settings=settings["authority"],
         )
-        both = [(room / name).read_bytes() for name in ("gateway.key", "gateway.pem")]
-        write_atomic(folder / "gateway.pem", both, private=True)
+        write_atomic(folder / "ca.key", [key], private=True)
+        write_atomic(folder / "ca.pem", [anchor], private=True)
+    own_key, request = _openssl(
+        *("req", "-new", "-config", "<settings", *_NEW_KEY, "-keyout", ">key", "-out", ">request"),
+        settings=settings["gateway"],
+    )
+    (certificate,) = _openssl(
+        *("x509", "-req", "-in", "<request", "-out", ">certificate", "-days", str(DAYS), "-sha256"),
+        *("-CA", "<anchor", "-CAkey", "<key", "-set_serial", _serial()),
+        *("-extfile", "<settings", "-extensions", "gateway"),
+        **{"settings": settings["gateway"], "request": request, "anchor": anchor or b"", "key": key or b""},
+    )
+    write_atomic(folder / "gateway.pem", [own_key, certificate], private=True)
     return new
 
 
@@ -115,8 +117,27 @@ def _serial() -> str:
     return f"0x{secrets.token_hex(16)}"
 
 
-def _openssl(*arguments: str, cwd: Path) -> None:
-    done = subprocess.run(["openssl", *arguments], cwd=cwd, capture_output=True, text=True, umask=0o077)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ConfigError(f"openssl {arguments[0]} failed: {said}; expected OpenSSL 1.1.1 or newer")
+def _openssl(*arguments: str, **given: bytes) -> list[bytes]:
+    """Run openssl on files that are in memory only: `<name` is one of those given, `>name` one that it makes.
+
+    Return what it made, in order. So no key is left behind by a kill, and nobody can put a link in a file's place.
+    """
+    with ExitStack() as files:
+
+        def file(name: str, content: bytes = b"") -> BinaryIO:
+            opened = files.enter_context(os.fdopen(os.memfd_create(name), "w+b", buffering=0))
+            opened.write(content)
+            return opened
+
+        used = {f"<{name}": file(name, content) for name, content in given.items()}
+        used |= {word: file(word[1:]) for word in arguments if word.startswith(">")}
+        words = [f"/proc/self/fd/{used[word].fileno()}" if word in used else word for word in arguments]
+        descriptors = [opened.fileno() for opened in used.values()]
+        done = subprocess.run(["openssl", *words], pass_fds=descriptors, capture_output=True, text=True, umask=0o077)
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise ConfigError(f"openssl {arguments[0]} failed: {said}; expected OpenSSL 1.1.1 or newer")
+        made = [used[word] for word in arguments if word.startswith(">")]
+        for opened in made:
+            opened.seek(0)
+        return [opened.read() for opened in made]

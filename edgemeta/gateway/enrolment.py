@@ -14,9 +14,11 @@ from edgemeta.gateway.tokens import DEVICES_FILE, enroll, order, read_register, 
 from edgemeta.link.address import gateway_address, is_local
 from edgemeta.link.joinfile import NAME, JoinFile, write_join_file
 from edgemeta.link.trust import device_context, gateway_context, rehearse
+from edgemeta.reading import Missing, Reader, exists, followed
 from edgemeta.storage import read_kept
 
 PORT = 8742
+MAX_PEM_BYTES = 1 << 20
 HELD = "asked no more: 'edgemeta devices release NAME' lets it take part again"
 TLS = "tls"  # the folder in the state directory that `make_certificates` fills
 
@@ -55,34 +57,36 @@ def enroll_device(
 
     url: where the device finds the gateway; None: by the first name in its certificate. trust: a PEM file to be trusted
     instead of the gateway's own authority. A gateway whose certificate the device would refuse is found out here.
-    number: the participant number that is kept for it. Raises ConfigError and StorageError; then no token was made.
+    number: the participant number that is kept for it. Raises ConfigError and StorageError; then nobody has a token.
     """
     if not NAME.fullmatch(name):
         raise ConfigError(f"'{name}' cannot be a device here: expected up to 64 letters, digits, '-', '_' and '.'")
     for participant, joined in Roster(state / "roster.json", 0, "").names.items():
         if number is not None and (joined == name) != (participant == number):
             raise ConfigError(f"'{joined}' has joined as participant {participant}: '{name}' cannot be {number}")
-    anchor = _read_anchor(trust) if trust else _own_anchor(state)
+    anchor = _read_anchor(followed(trust)) if trust else _own_anchor(state)
     if url is None:
         if trust or not anchor:
             raise ConfigError(
                 "where will the device find this gateway? Give --url https://HOST:PORT, or have a certificate made "
                 "first by 'edgemeta tls'"
             )
-        host = next(iter(rehearse(gateway_context(state / TLS / "gateway.pem"), device_context(anchor), None)), "")
+        host = next(iter(rehearse(_own_context(state), device_context(anchor), None)), "")
         url = f"https://{f'[{host}]' if ':' in host else host}:{PORT}"
     encrypted, host, _, _ = gateway_address(url)
     if encrypted and not anchor:
         raise ConfigError(f"{url} takes a certificate: make one by 'edgemeta tls', or give yours as --trust FILE")
     if encrypted and not trust:
-        rehearse(gateway_context(state / TLS / "gateway.pem"), device_context(anchor), host)
+        rehearse(_own_context(state), device_context(anchor), host)
     path, token = folder / f"{name}.join", secrets.token_hex(32)
-    write_join_file(path, JoinFile(url, name, token, anchor if encrypted else ""))
-    try:
+    rotated = False
+
+    def enrolled() -> None:
+        nonlocal rotated
         rotated = enroll(state / DEVICES_FILE, name, token, now, number)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+
+    # A kill in between leaves a token that nobody has, and the next one takes its place.
+    write_join_file(path, JoinFile(url, name, token, anchor if encrypted else ""), before=enrolled)
     return Joining(path, url, rotated, overheard=not encrypted and not is_local(host))
 
 
@@ -129,38 +133,50 @@ def tls_of(state: Path, certificate: Path | None, key: Path | None) -> ssl.SSLCo
         raise ConfigError("--key goes with --cert: give both, or neither")
     if certificate is not None:
         return gateway_context(certificate, key)
-    if not own.exists():
+    if not exists(own):
         return None
-    context, anchor = gateway_context(own), _own_anchor(state)
+    context, anchor = _own_context(state), _own_anchor(state)
     if anchor:
         rehearse(context, device_context(anchor), None)  # one that has expired, say, is of no use to any device
     return context
 
 
+def _own_context(state: Path) -> ssl.SSLContext:
+    """Return what the state directory's certificate makes; the file is opened as all of the state are, past no link."""
+    path = state / TLS / "gateway.pem"
+    try:
+        with Reader(path) as file:
+            return gateway_context(path, opened=file.fileno())
+    except Missing as error:
+        raise ConfigError(f"{error}: make the certificate by 'edgemeta tls'") from None
+
+
 def names_of(state: Path, certificate: Path | None, key: Path | None) -> list[str]:
     """Return the names for which the gateway's certificate is, none where it has none, or no device could trust it."""
-    path = certificate or state / TLS / "gateway.pem"
-    if not path.exists():
+    path = followed(certificate) if certificate else state / TLS / "gateway.pem"
+    if not exists(path):
         return []
     try:
-        return rehearse(gateway_context(path, key), device_context(_read_anchor(path)), None)
+        context = gateway_context(path, key) if certificate else _own_context(state)
+        return rehearse(context, device_context(_read_anchor(path)), None)
     except ConfigError:  # a chain that ends elsewhere, say
         return []
 
 
 def _own_anchor(state: Path) -> str:
     path = state / TLS / "ca.pem"
-    return _read_anchor(path) if path.exists() else ""
+    return _read_anchor(path) if exists(path) else ""
 
 
 def _read_anchor(path: Path) -> str:
     """Return the certificates of a PEM file, without a key that may be in it too."""
     try:
-        text = path.read_text(encoding="ascii")
+        with Reader(path) as file:
+            text = file.read_at(MAX_PEM_BYTES, 0).decode("ascii")
         found = [part.split("-----END")[0] for part in text.split("-----BEGIN CERTIFICATE-----")[1:]]
         anchor = "".join(f"-----BEGIN CERTIFICATE-----{part}-----END CERTIFICATE-----\n" for part in found)
         device_context(anchor)
-    except (OSError, UnicodeError) as error:
+    except UnicodeError as error:
         raise ConfigError(f"cannot read the certificate {path}: {error}; expected a PEM file") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -7,12 +7,12 @@ also when the device that asked has gone. Whatever changes the run wakes the dev
 import asyncio
 import itertools
 import logging
-import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 
+from edgemeta import disk
 from edgemeta.errors import StorageError
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.messages import task_bytes
@@ -68,8 +68,9 @@ class Gateway:
         self._uploads: dict[int, asyncio.Timeout] = {}  # by participant: ends an upload that is arriving
         self._incoming = coordinator.directory.path / "incoming"
         with storing(self._incoming):
-            shutil.rmtree(self._incoming, ignore_errors=True)  # of uploads that a kill cut off
-            self._incoming.mkdir()
+            disk.make_folder(self._incoming, 0o700)
+            for name in disk.names(self._incoming):  # of uploads that a kill cut off
+                disk.remove(self._incoming / name)
 
     async def join(self, name: str, key: str, wanted: int | None, token: str | None = None) -> tuple[int, str]:
         """Put a device on the roster, and return its participant number and session. token: what proves its name."""
@@ -143,7 +144,8 @@ class Gateway:
                 self.participant(session)  # which may have ended meanwhile
                 await off_loop(self.coordinator.deliver, participant, round_number, path, time.monotonic())
         finally:
-            await off_loop(path.unlink, missing_ok=True)  # refused, a repeated one, or cut off
+            with suppress(OSError):  # then it is removed at the next start
+                await off_loop(disk.remove, path)  # refused, a repeated one, or cut off
 
     async def deliver_evaluation(self, session: str | None, round_number: int, body: Body, max_bytes: int) -> None:
         """Accept scores of the current model."""

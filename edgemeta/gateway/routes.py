@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import math
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +20,7 @@ from edgemeta.http.exchange import Body, FilePart, Response, json_answer
 from edgemeta.http.http1 import Request
 from edgemeta.link.address import is_loopback
 from edgemeta.link.protocol import PROTOCOL, SECONDS_LEFT
+from edgemeta.reading import Reader
 
 log = logging.getLogger("edgemeta")
 
@@ -202,9 +202,9 @@ async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
         if not is_loopback(body.peer):
             gateway.participant(_bearer(request))
         check_host(request, gateway.hosts)
-    file = open(gateway.coordinator.directory.model_path, "rb")  # noqa: SIM115 - closed when the listener has its own
-    asyncio.get_running_loop().call_soon(file.close)
-    return Response(200, TENSORS, [FilePart(file.fileno(), os.fstat(file.fileno()).st_size)])
+    file = Reader(gateway.coordinator.directory.model_path)
+    asyncio.get_running_loop().call_soon(file.close)  # the listener has its own descriptor by then
+    return Response(200, TENSORS, [FilePart(file.fileno(), file.status().st_size)])
 
 
 async def _status(gateway: Gateway, request: Request, body: Body) -> Response:

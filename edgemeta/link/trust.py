@@ -16,14 +16,18 @@ CIPHERS = "ECDHE+CHACHA20:ECDHE+AESGCM"  # of TLS 1.2; all of TLS 1.3 are of thi
 NOT_YET_VALID, EXPIRED, WRONG_NAME, WRONG_ADDRESS = 9, 10, 62, 64  # OpenSSL's verify results
 
 
-def gateway_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
-    """Return what a gateway listens with. key: when it is not in the certificate's file. Raises ConfigError."""
+def gateway_context(certificate: Path, key: Path | None = None, *, opened: int | None = None) -> ssl.SSLContext:
+    """Return what a gateway listens with. key: when it is not in the certificate's file. Raises ConfigError.
+
+    opened: the descriptor of the certificate's file, where that is not to be opened by its name.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     try:
-        context.load_cert_chain(certificate, key, password=_no_password)
+        file = certificate if opened is None else f"/proc/self/fd/{opened}"
+        context.load_cert_chain(file, key, password=_no_password)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError(
             f"cannot use the certificate {certificate}{f' with the key {key}' if key else ''}: {_plain(error)}; "

@@ -15,14 +15,17 @@ def test_float32_is_what_it_was():
     tensors = encode({"theta": NUMBERS, "count": NUMBERS[:1]}, "float32")
     assert {name: tensor.dtype.str for name, tensor in tensors.items()} == {"theta": "<f4", "count": "<f4"}
     back = decode(tensors, {"theta": 7, "count": 1}, "float32")
-    assert back["theta"].tobytes() == NUMBERS.tobytes()
-    assert back["count"].tolist() == [0]
+    assert back["theta"][:].tobytes() == NUMBERS.tobytes()
+    assert back["theta"][2:5].tobytes() == NUMBERS[2:5].tobytes()
+    assert back["count"][:].tolist() == [0]
 
 
 def test_float16_rounds_to_eleven_bits_and_never_to_infinity():
     tensors = encode({"theta": NUMBERS}, "float16")
     assert tensors["theta"].dtype.str == "<f2"
     back = decode(tensors, {"theta": 7}, "float16")["theta"]
+    assert back[4:].tolist() == [-65504, 2**-24, 0]
+    back = back[:]
     assert back.dtype == np.float32
     # 1/3 = 1.0101010101|0101... b * 2^-2: eleven bits are 1365/4096. The smallest step near zero is 2^-24 = 5.96e-8.
     assert back.tolist() == [0, -1.5, 1365 / 4096, 65504, -65504, 2**-24, 0]
@@ -30,7 +33,7 @@ def test_float16_rounds_to_eleven_bits_and_never_to_infinity():
 
 def test_what_is_not_finite_stays_so_for_admission_to_see():
     back = decode(encode({"theta": np.array([np.nan], np.float32)}, "float16"), {"theta": 1}, "float16")
-    assert np.isnan(back["theta"]).all()
+    assert np.isnan(back["theta"][:]).all()
 
 
 @pytest.mark.parametrize("codec", UPLOADS)
