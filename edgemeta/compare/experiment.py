@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from edgemeta import disk
 from edgemeta.compare.entries import Entry, asked
 from edgemeta.compare.rows import FORMAT, Row, curve_of, history_in, kept, row_path
 from edgemeta.compare.tuning import Chosen, choose
@@ -36,7 +37,7 @@ def run_all(work: Sequence[tuple[Entry, int]], place: Place) -> None:
         if all(entry is not other for other, _ in missing[:i]):
             prepared(entry, replace(entry.config, seed=seed))
     with storing(place.out):
-        (place.out / "rows").mkdir(parents=True, exist_ok=True)
+        disk.make_folder(place.out / "rows", named=True)
     first = {entry.name: seed for entry, seed in reversed(work)}
     for entry, seed in missing:
         chosen = choose(entry, first[entry.name], place) if entry.tune.grid else Chosen(entry.config)

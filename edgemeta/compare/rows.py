@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemeta.compare.entries import Kind
+from edgemeta.reading import read_file
 from edgemeta.records import Record, number
 from edgemeta.storage import Damaged, read_kept
 
@@ -146,12 +147,8 @@ def curve_of(history: Iterable[Mapping[str, Any]]) -> list[Point]:
 
 def history_in(folder: Path) -> list[dict[str, Any]]:
     """Return the records of a run that may be at work, or cut in the middle: those that are whole."""
-    try:
-        lines = (folder / "history.jsonl").read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
     records = []
-    for line in lines:
+    for line in (read_file(folder / "history.jsonl") or b"").splitlines():
         try:
             records.append(json.loads(line))
         except ValueError:

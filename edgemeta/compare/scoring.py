@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edgemeta import disk
 from edgemeta.api import Prepared
 from edgemeta.compare.rows import FORMAT, Cell, Few, Scores, kept
 from edgemeta.config import EvaluationConfig
@@ -31,7 +32,7 @@ def of_each(
     jobs: in so many processes. on_each: told how many are done, of how many.
     """
     with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(folder)
     found = {k: scores for k in range(count) if (scores := kept(folder / f"{k:06d}.json", Scores))}
     with processes(jobs) as each:
         for scores in each(work, [k for k in range(count) if k not in found]):

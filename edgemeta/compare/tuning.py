@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgemeta import disk
 from edgemeta.compare.entries import Entry, Kind, asked
 from edgemeta.compare.rows import FORMAT, Scores, Tried, kept
 from edgemeta.compare.work import Place, adapted_scores, every_score, prepared, trained
@@ -41,7 +42,7 @@ def choose(entry: Entry, seed: int, place: Place) -> Chosen:
     candidates, found = entry.candidates(), kept(path, Tuned)
     if found is None or found.asked != asked(entry, seed):
         with storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            disk.make_folder(path.parent)
         found = Tuned(asked(entry, seed), _tried(entry, seed, candidates, place))
         write_kept(path, found, FORMAT)
     order = sorted(range(len(candidates)), key=lambda i: -(found.tried[i].accuracy or 0.0))

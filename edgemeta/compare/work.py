@@ -1,23 +1,28 @@
 """Work on one entry at one seed: what it takes to know every participant's scores, in one folder, from where it was."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from edgemeta import api
+from edgemeta import api, disk
 from edgemeta.compare.entries import Entry, Kind
 from edgemeta.compare.rows import Scores
 from edgemeta.compare.scoring import adapted, alone, of_each, ways_of
 from edgemeta.config import EvaluationConfig, RunConfig
 from edgemeta.data.fingerprint import fingerprint
-from edgemeta.errors import ConfigError
+from edgemeta.errors import ConfigError, ModelFileError
 from edgemeta.fed.claim import claim
 from edgemeta.fed.comparison import fedavg_of
 from edgemeta.fed.plan import Plan
 from edgemeta.nn import Vector
-from edgemeta.storage import storing
+from edgemeta.storage import Damaged, set_aside, storing
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger("edgemeta")
 
 
 @dataclass(frozen=True)
@@ -56,18 +61,26 @@ def every_score(entry: Entry, ready: api.Prepared, folder: Path, place: Place) -
     """Run, or go on with, an entry in a folder, and return its participants' scores; raises DivergedError."""
     count, shown = len(ready.participants), place.shown
     if entry.kind is Kind.ALONE:
-        with storing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        claim(folder, ready.config, fingerprint(ready.data))
+        _mended(folder, partial(_claimed, folder, ready))
         return of_each(partial(alone, ready), count, folder / "scores", place.jobs, shown.on_each)
     theta = trained(ready, folder, place)
     return adapted_scores(ready, theta, ways_of(ready.config.evaluation), folder / "scores", place)
 
 
 def trained(ready: api.Prepared, folder: Path, place: Place) -> Vector:
-    """Run, or go on with, a run in its folder, and return its final model; raises DivergedError."""
-    hooks = place.shown.hooks(Plan(ready.config).last_round)
-    return api.start(ready, folder, jobs=place.jobs, **hooks).model.theta
+    """Run, or go on with, a run in its folder, and return its final model; raises DivergedError.
+
+    What is damaged there, or lacks rounds that it had, is set aside, and the run begins again.
+    """
+    rounds = Plan(ready.config).last_round or 0
+
+    def whole() -> Vector:
+        result = api.start(ready, folder, jobs=place.jobs, **place.shown.hooks(rounds))
+        if len(result.history) <= rounds:  # the start has a record, too
+            raise Damaged(f"{folder} has records of {len(result.history)} of {rounds + 1} rounds: they were lost")
+        return result.model.theta
+
+    return _mended(folder, whole)
 
 
 def adapted_scores(
@@ -76,3 +89,19 @@ def adapted_scores(
     """Return the scores of every participant that adapts a model in several ways."""
     work = partial(adapted, ready, theta, ways)
     return of_each(work, len(ready.participants), folder, place.jobs, place.shown.on_each)
+
+
+def _claimed(folder: Path, ready: api.Prepared) -> None:
+    """Make a folder that of this run, or raise ConfigError when it is another's."""
+    with storing(folder):
+        disk.make_folder(folder)
+    claim(folder, ready.config, fingerprint(ready.data))
+
+
+def _mended(folder: Path, work: Callable[[], Result]) -> Result:
+    """Do some work in a folder; where that is damaged, set it aside, and do the work anew."""
+    try:
+        return work()
+    except (Damaged, ModelFileError) as error:
+        logger.warning("%s; it is kept as %s, and made again", error, set_aside(folder))
+        return work()

@@ -188,6 +188,42 @@ def test_a_damaged_row_is_made_again_and_a_newer_one_is_refused(runs, capsys, ca
     assert "edgemeta-comparison/2" in capsys.readouterr().err
 
 
+def half(path):
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def lose_models(run):
+    (run / "summary.json").unlink()
+    for path in (run / "model.safetensors", *run.glob("rounds/*/model.safetensors")):
+        half(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [
+        ("base", lambda run: half(run / "progress.json")),
+        ("base", lambda run: half(run / "history.jsonl")),
+        ("base", lambda run: half(run / "data.json")),
+        ("base", lambda run: half(run / "summary.json")),
+        ("base", lambda run: half(run / "scores" / "000002.json")),
+        ("base", lose_models),
+        ("base (alone)", lambda run: half(run / "data.json")),
+    ],
+)
+def test_a_run_cut_in_the_middle_is_made_again(runs, caplog, name, cut):
+    again = (runs[0], f"alone:{runs[0]}", "--out", "out")
+    assert compare(*again) == 0
+    before = {key: without_seconds(row) for key, row in rows().items()}
+    Path("out/rows", f"{name}-seed-0.json").unlink()
+    cut(Path("out/runs", f"{name}-seed-0"))
+    assert compare(*again) == 0
+    assert {key: without_seconds(row) for key, row in rows().items()} == before
+    assert "damaged" in caplog.text
+
+
 @pytest.mark.slow
 def test_rows_alone_are_enough_for_tables_and_page(runs, tmp_path):
     assert compare(*runs, "--out", "out") == 0
