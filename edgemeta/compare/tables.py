@@ -2,16 +2,17 @@
 
 import csv
 import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from edgemeta.compare.notes import Note, differing, tuned_of
-from edgemeta.compare.results import GROUPS, Figure, Group, Line, Until, Way, of, totals
+from edgemeta.compare.results import GROUPS, Figure, Group, Line, Task, Until, Way, of, totals
 from edgemeta.compare.rows import FORMAT, Row
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
 CALLED = {"known": "participants", "new": "new ones"}
 SHORT = {"known": "", "new": "new, "}
+Item = TypeVar("Item", Way, Task)
 
 
 def summary(lines: Sequence[Line], notes: Sequence[Note]) -> Table:
@@ -44,29 +45,35 @@ def until(lines: Sequence[Line], group: str) -> Table:
 
 def adaptations(lines: Sequence[Line], group: str) -> Table:
     """Return the table of final models in every adaptation: mean, and what share of participants it made worse."""
-    cells = dict.fromkeys((way.steps, way.support) for line in lines for way in line.groups[group].ways)
-    rows = []
-    for line in lines:
-        ways = line.groups[group].ways
-        for name in dict.fromkeys(way.adaptation for way in ways):
-            by = {(way.steps, way.support): way for way in ways if way.adaptation == name}
-            rows.append(
-                [f"{line.name}, {name}", percent(line.groups[group].before), *(_cell(by.get(c)) for c in cells)]
-            )
-    return [CALLED[group], "as it is", *(f"{steps} on {support}" for steps, support in cells)], rows
+    kinds, found = _by_adaptation(lines, lambda line: line.groups[group].ways, lambda way: (way.steps, way.support))
+    rows = [
+        [f"{line.name}, {name}", percent(line.groups[group].before), *(_cell(by.get(kind)) for kind in kinds)]
+        for line, name, by in found
+    ]
+    return [CALLED[group], "as it is", *(f"{steps} on {support}" for steps, support in kinds)], rows
 
 
 def episodes(lines: Sequence[Line], group: str) -> Table:
     """Return the table of few-shot episodes."""
-    kinds = dict.fromkeys((task.ways, task.shots) for line in lines for task in line.groups[group].tasks)
+    kinds, found = _by_adaptation(lines, lambda line: line.groups[group].tasks, lambda task: (task.ways, task.shots))
     rows = []
-    for line in lines:
-        tasks = line.groups[group].tasks
-        for name in dict.fromkeys(task.adaptation for task in tasks):
-            by = {(task.ways, task.shots): task for task in tasks if task.adaptation == name}
-            cells = [percent(by[kind].mean) if kind in by else "-" for kind in kinds]
-            rows.append([f"{line.name}, {name}", *cells, str(min(task.participants for task in by.values()))])
+    for line, name, by in found:
+        cells = [percent(by[kind].mean) if kind in by else "-" for kind in kinds]
+        rows.append([f"{line.name}, {name}", *cells, str(min(task.participants for task in by.values()))])
     return [CALLED[group], *(f"{ways}-way {shots}-shot" for ways, shots in kinds), "of them"], rows
+
+
+def _by_adaptation(
+    lines: Sequence[Line], items: Callable[[Line], Sequence[Item]], kind: Callable[[Item], tuple[int, int]]
+) -> tuple[list[tuple[int, int]], list[tuple[Line, str, dict[tuple[int, int], Item]]]]:
+    """Return what kinds of items there are, and of each line and adaptation, its items by kind."""
+    kinds = dict.fromkeys(kind(item) for line in lines for item in items(line))
+    found = [
+        (line, name, {kind(item): item for item in items(line) if item.adaptation == name})
+        for line in lines
+        for name in dict.fromkeys(item.adaptation for item in items(line))
+    ]
+    return list(kinds), found
 
 
 def name_of(line: Line, notes: Sequence[Note]) -> str:
