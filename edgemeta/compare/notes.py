@@ -34,7 +34,7 @@ def tuned_of(line: Line) -> str:
     """Return in words what was chosen for a line, and on what."""
     rows = [row for row in line.rows if row.tried]
     if not rows:
-        return "nothing was chosen here: its settings are those of its configuration"
+        return "nothing was chosen here: its settings are those of its configuration, however they were found"
     best, *others = rows[0].tried
     share, seed = f"{100 * rows[0].validation:g} %", line.rows[0].seed
     told = "; ".join(f"{_settings(one.chosen)}: {_score(one.accuracy)}" for one in others)

@@ -23,8 +23,8 @@ ACROSS = {"round": "rounds", "gradients": "gradients", "bytes": "bytes"}
 EXPLAINED = (
     "Accuracy on the participants' own test pictures, mean by test samples; over seeds the mean, and in brackets the "
     "largest minus the smallest. p10: a tenth of the participants is at or below it. Made worse: the share of "
-    "participants whose accuracy fell by adaptation. Adaptation sees training pictures only, and what is scored chose "
-    "nothing. Gradients: on training participants, in training; MB: message bodies both ways; all of whole runs."
+    "participants whose accuracy fell by adaptation, which sees training pictures only. Gradients: on training "
+    "participants, in training; MB: message bodies both ways; all of whole runs."
 )
 
 
