@@ -133,7 +133,7 @@ def _group_tables(found: Comparison, group: str) -> list[str]:
         parts += [f"<h2>Final models, adapted: {tables.CALLED[group]}</h2>", table(header, rows, caption)]
     header, rows = tables.episodes(found.lines, group)
     if rows:
-        caption = "Chance is one in so many ways. Of them: those who have classes enough."
+        caption = "Chance is one in so many ways. Counted: participants that have classes enough."
         parts += [f"<h2>Few-shot episodes: {tables.CALLED[group]}</h2>", table(header, rows, caption)]
     header, rows = tables.until(found.lines, group)
     if rows and target is not None:

@@ -60,7 +60,7 @@ def episodes(lines: Sequence[Line], group: str) -> Table:
     for line, name, by in found:
         cells = [percent(by[kind].mean) if kind in by else "-" for kind in kinds]
         rows.append([f"{line.name}, {name}", *cells, str(min(task.participants for task in by.values()))])
-    return [CALLED[group], *(f"{ways}-way {shots}-shot" for ways, shots in kinds), "of them"], rows
+    return [CALLED[group], *(f"{ways}-way {shots}-shot" for ways, shots in kinds), "counted"], rows
 
 
 def _by_adaptation(

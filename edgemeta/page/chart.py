@@ -28,8 +28,9 @@ def chart(title: str, across: str, curves: Sequence[Curve]) -> str:
     """
     points = [point for curve in curves for point in curve.points]
     most = max((point[0] for point in points), default=0) or 1
-    step_x, step_y = _step(most), 0.2 if max((p[3] for p in points), default=1) > 0.5 else 0.1
-    top = min(1.0, math.ceil(max((p[3] for p in points), default=1) / step_y) * step_y) or 1.0
+    highest = max((point[3] for point in points), default=0) or 1
+    step_x, step_y = _step(most), 0.2 if highest > 0.5 else 0.1
+    top = min(1.0, math.ceil(highest / step_y) * step_y)
 
     def at(x: float, y: float) -> str:
         return (
