@@ -3,13 +3,13 @@
 Each participant's are kept in a file of its own, so that a comparison goes on where it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from edgemeta import disk
 from edgemeta.api import Prepared
-from edgemeta.compare.rows import FORMAT, Cell, Few, Scores, kept
+from edgemeta.compare.rows import FORMAT, SGD, Cell, Few, Scores, kept
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import DivergedError
 from edgemeta.fed.comparison import one_alone
@@ -42,19 +42,21 @@ def of_each(
     return [found[k] for k in range(count)]
 
 
-def adapted(prepared: Prepared, theta: Vector, ways: Sequence[EvaluationConfig], k: int) -> Scores:
+def adapted(prepared: Prepared, theta: Vector, ways: Mapping[str, EvaluationConfig], k: int) -> Scores:
     """Return participant k's scores of a model as it is, adapted in the first of the ways, and over all their grids.
+
+    ways: by the name of the adaptation.
 
     It draws what the run's last evaluation drew, so that the first way's scores are the same as those of the run.
     """
     plan, participant, cells, few = Plan(prepared.config), prepared.participants[k], list[Cell](), list[Few]()
     batch, last = prepared.config.phases[-1].batch_size, plan.last_round or 0
     first = None
-    for way in ways:
+    for name, way in ways.items():
         rng = generator(prepared.config.seed, Stream.EVALUATION, last, k)
         found = evaluate(prepared.network, theta, participant.train, participant.test, way, batch, rng)
-        cells += [Cell("sgd", cell["steps"], cell["support"], cell["accuracy"]) for cell in found["grid"]]
-        few += [Few("sgd", one["ways"], one["shots"], one["accuracy"]) for one in found.get("episodes", ())]
+        cells += [Cell(name, cell["steps"], cell["support"], cell["accuracy"]) for cell in found["grid"]]
+        few += [Few(name, one["ways"], one["shots"], one["accuracy"]) for one in found.get("episodes", ())]
         first = first or found
     assert first is not None
     before, after = first["before"], first["after"]["accuracy"]
@@ -72,6 +74,6 @@ def alone(prepared: Prepared, k: int) -> Scores:
     return Scores(k, participant.train.size, participant.test.size, None, found["accuracy"], gradients=gradients)
 
 
-def ways_of(settings: EvaluationConfig) -> list[EvaluationConfig]:
+def ways_of(settings: EvaluationConfig) -> dict[str, EvaluationConfig]:
     """Return in which ways a final model is adapted: as the run says, over more steps and support sizes."""
-    return [replace(settings, grid=tuple((steps, support) for support in SUPPORTS for steps in STEPS))]
+    return {SGD: replace(settings, grid=tuple((steps, support) for support in SUPPORTS for steps in STEPS))}

@@ -1,7 +1,7 @@
 """Work on one entry at one seed: what it takes to know every participant's scores, in one folder, from where it was."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,7 @@ def trained(ready: api.Prepared, folder: Path, place: Place) -> Vector:
 
 
 def adapted_scores(
-    ready: api.Prepared, theta: Vector, ways: Sequence[EvaluationConfig], folder: Path, place: Place
+    ready: api.Prepared, theta: Vector, ways: Mapping[str, EvaluationConfig], folder: Path, place: Place
 ) -> list[Scores]:
     """Return the scores of every participant that adapts a model in several ways."""
     work = partial(adapted, ready, theta, ways)
