@@ -56,24 +56,27 @@ def differing(lines: Sequence[Line]) -> dict[str, list[str]]:
 
 def _data(lines: Sequence[Line]) -> list[Note]:
     notes = []
-    kinds = _grouped(lines, lambda row: tuple(sorted(row.data.items())) or None)
-    if len(kinds) > 1:
-        notes.append(Note(f"Not the same data: {_against(kinds)}.", _all(kinds)))
-    for key in dict.fromkeys(key for line in lines for key in line.rows[0].config.get("data", {})):
+    for seed in dict.fromkeys(row.seed for line in lines for row in line.rows):
+        rows = [row for line in lines for row in line.rows if row.seed == seed]
+        kinds = _named(rows, lambda row: tuple(sorted(row.data.items())) or None)
+        if len(kinds) > 1:
+            notes.append(Note(f"Not the same data, at seed {seed}: {_against(kinds)}.", _all(kinds)))
+    first = [line.rows[0] for line in lines]
+    for key in dict.fromkeys(key for row in first for key in row.config.get("data", {})):
         if key != "source":
-            values = _grouped(lines, lambda row, key=key: row.config.get("data", {}).get(key))  # type: ignore[misc]
+            values = _named(first, lambda row, key=key: row.config.get("data", {}).get(key))  # type: ignore[misc]
             if len(values) > 1:
                 told = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
                 notes.append(Note(f"Not the same data: data.{key} is {told}.", _all(values)))
     return notes
 
 
-def _grouped(lines: Sequence[Line], of: Callable[[Row], Any]) -> dict[Any, list[str]]:
-    """Return lines by what their first rows have; those of which nothing is known are nowhere."""
+def _named(rows: Sequence[Row], of: Callable[[Row], Any]) -> dict[Any, list[str]]:
+    """Return the names of rows by what they have; those of which nothing is known are nowhere."""
     found: dict[Any, list[str]] = {}
-    for line in lines:
-        if (value := of(line.rows[0])) is not None:
-            found.setdefault(value, []).append(line.name)
+    for row in rows:
+        if (value := of(row)) is not None:
+            found.setdefault(value, []).append(row.name)
     return found
 
 

@@ -175,6 +175,22 @@ def test_a_folder_of_other_settings_is_refused_by_their_names(runs, capsys):
     assert rows() == before
 
 
+def test_the_same_data_may_come_by_another_path_and_other_data_may_not(runs, capsys):
+    rng = np.random.default_rng(0)
+    y = np.arange(120, dtype=np.int64) % 4
+    x = rng.random((120, 4, 4, 1)).astype(np.float32)
+    for name, of in (("one", x), ("two", x), ("other", 1 - x)):
+        np.savez(f"{name}.npz", x_train=of[:80], y_train=y[:80], x_test=of[80:], y_test=y[80:])
+    iid = ("--set", "data.partition=iid", "--out", "out")
+    assert compare(runs[0], "--data", "one.npz", *iid) == 0
+    before = rows()
+    assert compare(runs[0], "--data", "two.npz", *iid) == 0
+    assert rows() == before
+    capsys.readouterr()
+    assert compare(runs[0], "--data", "other.npz", *iid) == 2
+    assert "data.source: 'one.npz' and 'other.npz'" in capsys.readouterr().err
+
+
 def test_a_damaged_row_is_made_again_and_a_newer_one_is_refused(runs, capsys, caplog):
     assert compare(runs[0], "--out", "out") == 0
     path, before = Path("out/rows/base-seed-0.json"), rows()

@@ -111,7 +111,7 @@ def texts(*rows):
 def test_other_data_and_unequal_budgets_are_said_and_equal_ones_are_not():
     short = {"scores": [replace(one, train=100) for one in row().scores]}
     assert texts(row("a", **short), row("b", **short)) == []
-    assert "Not the same data: a; other than that of b." in texts(row("a"), row("b", data={"labels": "M"}))
+    assert "Not the same data, at seed 0: a; other than that of b." in texts(row("a"), row("b", data={"labels": "M"}))
     noisy = CONFIG | {"data": CONFIG["data"] | {"label_noise": 0.4}}
     noisy_too = CONFIG | {"data": CONFIG["data"] | {"label_noise": 0.0}}
     said = texts(row("a", config=noisy_too), row("b", config=noisy))
