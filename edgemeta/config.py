@@ -116,6 +116,8 @@ class RunConfig:
 
 def config_from(settings: Mapping[str, Any]) -> RunConfig:
     """Return a checked RunConfig; raises ConfigError that lists every unknown key, wrong type and wrong value."""
+    if "tune" in settings:
+        raise ConfigError("the table 'tune' is for `edgemeta compare RUN.toml --out DIR`: take it out to run the rest")
     complaints: list[str] = []
     config = read_record(RunConfig, settings, "", complaints)
     for i, phase in enumerate(config.phases):

@@ -309,6 +309,12 @@ def test_tuning_that_means_nothing_is_refused(runs, tmp_path, capsys, tune, said
     assert said in capsys.readouterr().err
 
 
+def test_a_table_to_tune_by_is_for_a_comparison_alone(runs, tmp_path, capsys):
+    entry = written(tmp_path / "tuned.toml", tune='[tune]\ngrid = { "phases.0.lr" = [0.1] }\n')
+    assert _status(["simulate", "--config", entry]) == 2
+    assert "the table 'tune' is for `edgemeta compare RUN.toml --out DIR`" in capsys.readouterr().err
+
+
 def test_two_files_of_one_name_are_called_by_their_folders(runs, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
