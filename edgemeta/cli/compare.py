@@ -75,7 +75,7 @@ def compare(
         _baselines(one, data, seeds, assignments, jobs, as_json)
         return
     from edgemeta.compare.entries import entries_from
-    from edgemeta.compare.experiment import pairs, run_all
+    from edgemeta.compare.experiment import pairs, run_all, unfinished
     from edgemeta.compare.report import comparison_of, write_report
     from edgemeta.compare.tables import to_json
     from edgemeta.compare.work import Place, Shown
@@ -83,12 +83,12 @@ def compare(
     entries = entries_from(runs or (one, f"fedavg:{one}", f"alone:{one}"), data, assignments)
     work = pairs(entries, lambda entry: _seeds(seeds, entry.config.seed))
     shown = Shown(_say, _hooks, _scored, lambda: write_report(out, comparison_of(out, work, target)))
+    missing = unfinished(work, out)
     try:
-        run_all(work, Place(out, jobs, shown))
+        run_all(work, missing, Place(out, jobs, shown))
     finally:
-        if (out / "rows").is_dir():
-            write_report(out, comparison_of(out, work, target))
-    found = comparison_of(out, work, target)
+        found = comparison_of(out, work, target)
+        write_report(out, found)
     click.echo(json.dumps(to_json(found.lines, found.notes, found.targets, found.seeds)) if as_json else _text(found))
     if not as_json:
         click.echo(f"page: {out / 'index.html'}")

@@ -27,15 +27,17 @@ def pairs(entries: Sequence[Entry], seeds: Callable[[Entry], Sequence[int]]) -> 
     return [(entry, each[i][j]) for j in range(max(map(len, each))) for i, entry in enumerate(entries)]
 
 
-def run_all(work: Sequence[tuple[Entry, int]], place: Place) -> None:
-    """Make the rows that are missing; raises ConfigError and DataError before anything is run, StorageError later.
-
-    What diverges becomes a row that says so.
-    """
-    missing = [(entry, seed) for entry, seed in work if not _finished(entry, seed, place.out)]
+def unfinished(work: Sequence[tuple[Entry, int]], out: Path) -> list[tuple[Entry, int]]:
+    """Return what has no row yet; raises ConfigError and DataError for what is there of other settings or cannot run."""
+    missing = [(entry, seed) for entry, seed in work if not _finished(entry, seed, out)]
     for i, (entry, seed) in enumerate(missing):
         if all(entry is not other for other, _ in missing[:i]):
             prepared(entry, replace(entry.config, seed=seed))
+    return missing
+
+
+def run_all(work: Sequence[tuple[Entry, int]], missing: Sequence[tuple[Entry, int]], place: Place) -> None:
+    """Make the rows of a comparison that are missing; what diverges becomes a row that says so. Raises StorageError."""
     with storing(place.out):
         disk.make_folder(place.out / "rows", named=True)
     first = {entry.name: seed for entry, seed in reversed(work)}

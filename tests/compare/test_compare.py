@@ -98,7 +98,7 @@ def test_the_configured_adaptation_is_scored_as_the_run_did(runs):
 @pytest.mark.parametrize(("seeds", "which"), [("2", [7, 8]), ("3,", [3]), ("5,1", [5, 1])])
 def test_seeds_are_how_many_or_which(runs, monkeypatch, seeds, which):
     asked = []
-    monkeypatch.setattr(experiment, "run_all", lambda work, _: asked.extend(seed for _, seed in work))
+    monkeypatch.setattr(experiment, "unfinished", lambda work, _: asked.extend(seed for _, seed in work) or [])
     assert compare(runs[0], "--set", "seed=7", "--seeds", seeds, "--out", "out") == 0
     assert asked == which
 
@@ -169,10 +169,11 @@ def test_settings_are_chosen_on_training_data_and_by_training_participants(runs,
 
 def test_a_folder_of_other_settings_is_refused_by_their_names(runs, capsys):
     assert compare(runs[0], "--out", "out") == 0
-    before = rows()
+    before, page = rows(), Path("out/index.html").stat().st_mtime_ns
     assert compare(runs[0], "--set", "phases.0.lr=0.5", "--out", "out") == 2
     assert "phases.0.lr: 0.02 and 0.5" in capsys.readouterr().err
     assert rows() == before
+    assert Path("out/index.html").stat().st_mtime_ns == page  # and what was shown of it stays
 
 
 def test_the_same_data_may_come_by_another_path_and_other_data_may_not(runs, capsys):
