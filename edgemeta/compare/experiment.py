@@ -28,7 +28,7 @@ def pairs(entries: Sequence[Entry], seeds: Callable[[Entry], Sequence[int]]) -> 
 
 
 def unfinished(work: Sequence[tuple[Entry, int]], out: Path) -> list[tuple[Entry, int]]:
-    """Return what has no row yet; raises ConfigError and DataError for rows of other settings and for what cannot run."""
+    """Return what has no row yet; raises ConfigError and DataError for a row of other settings, and what cannot run."""
     missing = [(entry, seed) for entry, seed in work if not _finished(entry, seed, out)]
     for i, (entry, seed) in enumerate(missing):
         if all(entry is not other for other, _ in missing[:i]):
