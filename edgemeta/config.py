@@ -83,13 +83,17 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """When and how the global model is scored. grid: further (steps, support) pairs."""
+    """When and how the global model is scored. grid: further (steps, support) pairs.
+
+    What is None is the usual: `edgemeta.meta.adaptations` has it.
+    """
 
     every: int = number(5, 1)
-    adapt_steps: int = number(5, 0)
+    adapt_steps: int | None = number(None, 0)
     adapt_lr: float = number(0.05, 0, above=True)
     support: int = number(100, 1)
     grid: tuple[tuple[int, int], ...] = ()
+    adaptation: str | None = None
 
 
 META_TRAINING = PhaseConfig(name="meta-training", algorithm="fomaml", local_steps=10)
