@@ -85,14 +85,16 @@ class ServerConfig:
 class EvaluationConfig:
     """When and how the global model is scored. grid: further (steps, support) pairs.
 
-    episodes: how many N-way K-shot tasks of its own classes a participant is scored on besides, for each of `shots`.
+    What is None is the usual: `edgemeta.meta.adaptations` has it. episodes: how many N-way K-shot tasks of its own
+    classes a participant is scored on besides, for each of `shots`.
     """
 
     every: int = number(5, 1)
-    adapt_steps: int = number(5, 0)
+    adapt_steps: int | None = number(None, 0)
     adapt_lr: float = number(0.05, 0, above=True)
     support: int = number(100, 1)
     grid: tuple[tuple[int, int], ...] = ()
+    adaptation: str | None = None
     episodes: int = number(0, 0)
     ways: int = number(5, 2)
     shots: tuple[int, ...] = (1, 5)

@@ -49,7 +49,7 @@ def test_the_defaults_are_the_promised_ones() -> None:
     assert (config.server.fraction_fit, config.server.round_deadline_s) == (1.0, 600)
     assert (config.server.optimizer, config.server.aggregator) == ("sgd", "mean")
     evaluation = config.evaluation
-    assert (evaluation.every, evaluation.adapt_steps, evaluation.adapt_lr) == (5, 5, 0.05)
+    assert (evaluation.every, evaluation.adapt_steps, evaluation.adapt_lr) == (5, None, 0.05)
     assert (evaluation.support, evaluation.grid) == (100, ())
 
 

@@ -34,7 +34,7 @@ from edgemeta.fed.aggregate import AGGREGATORS
 from edgemeta.fed.optimizers import OPTIMIZERS
 from edgemeta.fed.plan import CUSTOM
 from edgemeta.fed.upload import UPLOADS
-from edgemeta.meta import LEARNERS
+from edgemeta.meta import ADAPTATIONS, LEARNERS
 from edgemeta.nn import LOSSES, MODELS, build
 
 ROOT = Path(__file__).parent.parent
@@ -144,8 +144,13 @@ def test_every_variant_is_on_the_page_with_its_settings_and_paper(section: str, 
 def test_every_other_name_is_on_the_page() -> None:
     sizes = {name: f"{build(name, (32, 32, 3), 10).layout.size:,}" for name in MODELS}
     assert {name: row[0] for name, row in named("Models").items()} == sizes | {CUSTOM: "its own"}
-    labels = {name: "classes" if row.classifies else "targets" for name, row in LOSSES.items()}
+    labels = {
+        name: "own classes" if row.embeds else "classes" if row.classifies else "targets"
+        for name, row in LOSSES.items()
+    }
     assert {name: row[0] for name, row in named("Losses").items()} == labels
+    costs = {name: [row.cost, row.paper] for name, row in ADAPTATIONS.items()}
+    assert {name: row[1:] for name, row in named("Adaptations").items()} == costs
     assert {name: row[0] for name, row in named("Uploads").items()} == {name: row.what for name, row in UPLOADS.items()}
     assert set(named("Presets")) == {path.stem for path in PRESETS.glob("*.toml")}
     schemes = re.findall(r"`([a-z:0-9.]+)`", "".join(map(str, cells("Partitions"))))

@@ -11,50 +11,67 @@ import click
 from edgemeta.cli import options
 
 MODEL = click.argument("model", type=click.Path(path_type=Path))
+ADAPTATION = click.option(
+    "--adaptation",
+    metavar="A",
+    help="sgd, head, known or prototypes. [default: sgd; prototypes for a model without classes]",
+)
+STEPS = "Steps of SGD. [default: 5 for sgd and head, 0 for known and prototypes]"
 
 
 @click.command()
 @MODEL
 @click.option("--data", "spec", required=True, metavar="SPEC", help="The data: adapted on its training part.")
-@click.option("--adapt-steps", type=click.IntRange(min=0), default=5, show_default=True, metavar="K", help="Steps.")
+@ADAPTATION
+@click.option("--adapt-steps", type=click.IntRange(min=0), metavar="K", help=STEPS)
 @options.threads
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(model: Path, spec: str, adapt_steps: int, threads: int, as_json: bool) -> None:
-    """Score MODEL on a test set, before and after a few steps on the training set beside it."""
+def evaluate(
+    model: Path, spec: str, adaptation: str | None, adapt_steps: int | None, threads: int, as_json: bool
+) -> None:
+    """Score MODEL on a test set, before and after it is adapted to the training set beside it."""
     import numpy as np
 
     from edgemeta.config import EvaluationConfig
+    from edgemeta.meta import checked
     from edgemeta.meta import evaluate as score_both
 
-    trained, train, test = _open(model, spec, threads)
-    settings = EvaluationConfig(adapt_steps=adapt_steps)
+    trained, train, test, _ = _open(model, spec, threads)
+    settings = EvaluationConfig(adaptation=adaptation, adapt_steps=adapt_steps)
+    steps = checked(settings, trained.network).steps if adapt_steps is None else adapt_steps
     scores = score_both(trained.network, trained.theta, train, test, settings, 32, np.random.default_rng(0))
     if as_json:
         click.echo(json.dumps({key: scores[key] for key in ("samples", "before", "after")}))
         return
     click.echo(f"{scores['samples']} test samples")
     click.echo(f"before adaptation: {_scores(scores['before'])}")
-    click.echo(f"after {adapt_steps} steps:     {_scores(scores['after'])}")
+    click.echo(f"{f'after {steps} steps:' if steps else 'after:':<19}{_scores(scores['after'])}")
 
 
 @click.command()
 @MODEL
 @click.option("--data", "spec", required=True, metavar="SPEC", help="The new participant's own data.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="MODEL2", help="The adapted model.")
-@click.option("--steps", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="Steps.")
+@ADAPTATION
+@click.option("--steps", type=click.IntRange(min=0), metavar="K", help=STEPS)
 @click.option(
     "--lr", type=click.FloatRange(min=0, min_open=True), default=0.05, show_default=True, metavar="F", help="Rate."
 )
 @options.threads
-def adapt(model: Path, spec: str, out: Path, steps: int, lr: float, threads: int) -> None:
-    """Take a few steps from MODEL on one's own training data, and save the personal model."""
-    from edgemeta.errors import DivergedError
-    from edgemeta.meta import LOSS_CEILING, score
+def adapt(
+    model: Path, spec: str, out: Path, adaptation: str | None, steps: int | None, lr: float, threads: int
+) -> None:
+    """Adapt MODEL to one's own training data, and save the personal model."""
+    import numpy as np
 
-    trained, train, test = _open(model, spec, threads)
-    personal = trained.adapt(train.x, train.y, steps, lr=lr)
-    before, after = (score(m.network, m.theta, test) for m in (trained, personal))
-    if after["loss"] >= LOSS_CEILING:
+    from edgemeta.errors import DivergedError
+    from edgemeta.meta import LOSS_CEILING, adaptation_of, scores_of
+
+    trained, train, test, names = _open(model, spec, threads)
+    personal = trained.adapt(train.x, np.array(names)[train.y], steps, adaptation=adaptation, lr=lr)
+    before, after = (scores_of(m, test, names) for m in (trained, personal))
+    steps = adaptation_of(adaptation, trained.network).steps if steps is None else steps
+    if after is None or after["loss"] >= LOSS_CEILING:
         raise DivergedError(f"adaptation diverged after {steps} steps: lower --lr ({lr:g}); nothing was written")
     personal.save(out)
     click.echo(f"{train.size} training samples, {steps} steps; scored on {test.size} test samples")
@@ -101,20 +118,26 @@ def predict(model: Path, images: tuple[Path, ...], top: int, threads: int, as_js
         sys.exit(DataError.exit_status)
 
 
-def _open(path: Path, spec: str, threads: int) -> tuple[Any, Any, Any]:
-    """Return the model and the training and test samples of `spec`, labelled as the model counts its classes."""
+def _open(path: Path, spec: str, threads: int) -> tuple[Any, Any, Any, tuple[str, ...]]:
+    """Return the model, the training and test samples of `spec`, and the names of the classes as their labels count.
+
+    They are the model's, or, where it has none yet, those of the data.
+    """
     from edgemeta.data import Split, open_data, with_classes
     from edgemeta.data.leftout import one_sided
     from edgemeta.meta import Samples, load_model
 
     trained = load_model(path, threads)
     split = open_data(spec, shape=trained.network.input_shape)
-    known = Split(with_classes(split.train, trained.classes), with_classes(split.test, trained.classes))
+    names = split.train.classes if trained.network.embeds else trained.classes
+    known = Split(with_classes(split.train, names), with_classes(split.test, names))
     for line in one_sided([known]):
         click.echo(line, err=True)
-    return trained, Samples(*known.train.load()), Samples(*known.test.load())
+    return trained, Samples(*known.train.load()), Samples(*known.test.load()), names
 
 
-def _scores(scores: Mapping[str, float]) -> str:
+def _scores(scores: Mapping[str, float] | None) -> str:
+    if scores is None:
+        return "no classes yet"
     accuracy = f"accuracy {100 * scores['accuracy']:.1f}%, " if "accuracy" in scores else ""
     return f"{accuracy}loss {scores['loss']:.4f}"

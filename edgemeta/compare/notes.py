@@ -7,7 +7,7 @@ from edgemeta.compare.entries import Kind
 from edgemeta.compare.results import Figure, Line
 from edgemeta.compare.rows import Row
 
-ADAPTED = ("adapt_steps", "adapt_lr", "support")  # settings that say how
+ADAPTED = ("adaptation", "adapt_steps", "adapt_lr", "support")  # settings that say how
 EQUAL = 1.01  # a budget is as large as another one up to this factor
 
 
@@ -107,7 +107,7 @@ def _adaptation(lines: Sequence[Line]) -> list[Note]:
     settings = {
         line.name: tuple((key, _plain(line.rows[0].config["evaluation"].get(key))) for key in ADAPTED)
         for line in lines
-        if line.rows[0].kind is not Kind.ALONE and line.rows[0].config
+        if line.rows[0].kind is not Kind.ALONE and line.whole
     }
     if len(set(settings.values())) < 2:
         return []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgemeta.api import name_of as algorithms
 from edgemeta.compare import tables
-from edgemeta.compare.entries import Entry
+from edgemeta.compare.entries import Entry, Kind
 from edgemeta.compare.notes import Note, differing, notes_of, tuned_of
 from edgemeta.compare.results import GROUPS, Line, lines_of, of, targets_of
 from edgemeta.compare.rows import Point, Row, curve_of, history_in, kept, row_path
@@ -144,6 +144,8 @@ def _group_tables(found: Comparison, group: str) -> list[str]:
 
 def _about(line: Line) -> list[str]:
     config: RunConfig = config_from(line.rows[0].config)
-    how = config.evaluation
-    adaptation = f"{how.adapt_steps} steps at {how.adapt_lr:g} on {how.support}"
+    after = line.groups["known"].after
+    adaptation = "" if after is None else after.adaptation
+    if after is not None and line.rows[0].kind is not Kind.ALONE:
+        adaptation += f", {after.steps} steps at {config.evaluation.adapt_lr:g} on {after.support}"
     return [line.name, algorithms(config), config.model.name, adaptation]

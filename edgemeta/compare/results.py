@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgemeta.compare.entries import Kind
-from edgemeta.compare.rows import SGD, Point, Reach, Row, Scores
+from edgemeta.compare.rows import Point, Reach, Row, Scores
 
 GROUPS = ("known", "new")  # participants that trained, and those held out
 STEP = 0.05  # targets that nobody has named are multiples of it
@@ -190,7 +190,8 @@ def _grouped(rows: Sequence[Row], group: str, target: float | None) -> Group:
     before = None
     if all(one.before is not None for scores in people for one in scores):
         before = Figure(tuple(_mean(scores, lambda one: one.before or 0.0) for scores in people))
-    adaptation, evaluation = ("alone", {}) if rows[0].kind is Kind.ALONE else (SGD, rows[0].config["evaluation"])
+    adaptation = people[0][0].cells[0].adaptation if people[0][0].cells else "alone"
+    evaluation = {} if rows[0].kind is Kind.ALONE else rows[0].config["evaluation"]
     steps, support = evaluation.get("adapt_steps", 0), evaluation.get("support", 0)
     after = _way(people, adaptation, steps, support, lambda one: one.after)
     ways = [
@@ -218,7 +219,7 @@ def _so_far(rows: Sequence[Row], group: str) -> Group:
     evaluation = rows[0].config["evaluation"]
     before = [reach.before for reach in last if reach.before is not None]
     after = Way(
-        *(SGD, evaluation["adapt_steps"], evaluation["support"]),
+        *(evaluation.get("adaptation", ""), evaluation.get("adapt_steps", 0), evaluation["support"]),
         *(Figure(tuple(reach.after for reach in last)), Figure(tuple(reach.p10 for reach in last)), None),
     )
     return Group(_figure(before) if len(before) == len(last) else None, after)

@@ -18,7 +18,6 @@ from edgemeta.records import Record, number
 from edgemeta.storage import Damaged, read_kept
 
 FORMAT = "edgemeta-comparison/1"
-SGD = "sgd"  # the adaptation by steps of gradient descent
 ADVICE = "remove it, and the same command makes it again"
 
 logger = logging.getLogger("edgemeta")

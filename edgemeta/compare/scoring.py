@@ -4,23 +4,25 @@ Each participant's are kept in a file of its own, so that a comparison goes on w
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from edgemeta import disk
 from edgemeta.api import Prepared
-from edgemeta.compare.rows import FORMAT, SGD, Cell, Few, Scores, kept
+from edgemeta.compare.rows import FORMAT, Cell, Few, Scores, kept
 from edgemeta.config import EvaluationConfig
-from edgemeta.errors import DivergedError
+from edgemeta.errors import ConfigError, DivergedError
 from edgemeta.fed.comparison import one_alone
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.jobs import processes
 from edgemeta.meta import evaluate
-from edgemeta.nn import Vector
+from edgemeta.meta.adaptations import ADAPTATIONS, checked, usual_of
+from edgemeta.nn import Model, Vector
 from edgemeta.storage import storing, write_kept
 
-STEPS = (1, 5, 20)  # none at all is the global model as it is
+STEPS = (1, 5, 20)
 SUPPORTS = (20, 100, 500)
 
 
@@ -74,6 +76,18 @@ def alone(prepared: Prepared, k: int) -> Scores:
     return Scores(k, participant.train.size, participant.test.size, None, found["accuracy"], gradients=gradients)
 
 
-def ways_of(settings: EvaluationConfig) -> dict[str, EvaluationConfig]:
-    """Return in which ways a final model is adapted: as the run says, over more steps and support sizes."""
-    return {SGD: replace(settings, grid=tuple((steps, support) for support in SUPPORTS for steps in STEPS))}
+def ways_of(settings: EvaluationConfig, model: Model) -> dict[str, EvaluationConfig]:
+    """Return in which ways a final model is adapted: as the run says, and in every other that it can be, over a grid.
+
+    By the adaptation's name, the run's own first. No step at all is asked for where that makes a model of its own.
+    """
+    own = settings.adaptation or usual_of(model)
+    found = {own: settings}
+    for name, row in ADAPTATIONS.items():
+        way = replace(settings, adaptation=name, adapt_steps=row.steps) if name != own else settings
+        steps = (0,) if row.stepless else STEPS if row.steps else (0, *STEPS)
+        way = replace(way, grid=tuple((count, support) for support in SUPPORTS for count in steps))
+        with suppress(ConfigError):  # it is not for this model
+            checked(way, model)
+            found[name] = way
+    return found

@@ -73,7 +73,7 @@ def _by_adaptation(
         for line in lines
         for name in dict.fromkeys(item.adaptation for item in items(line))
     ]
-    return list(kinds), found
+    return sorted(kinds, key=lambda kind: kind[::-1]), found
 
 
 def name_of(line: Line, notes: Sequence[Note]) -> str:

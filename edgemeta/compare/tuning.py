@@ -12,7 +12,7 @@ import numpy as np
 
 from edgemeta import disk
 from edgemeta.compare.entries import Entry, Kind, asked
-from edgemeta.compare.rows import FORMAT, SGD, Scores, Tried, kept
+from edgemeta.compare.rows import FORMAT, Scores, Tried, kept
 from edgemeta.compare.work import Place, adapted_scores, every_score, prepared, trained
 from edgemeta.config import EvaluationConfig, RunConfig
 from edgemeta.errors import DivergedError
@@ -78,4 +78,4 @@ def _scores(
     if entry.kind is Kind.ALONE:
         return every_score(entry, ready, folder, place)
     theta = trained(ready, folder, place)
-    return adapted_scores(ready, theta, {SGD: replace(way, grid=())}, folder / f"scores-{candidate}", place)
+    return adapted_scores(ready, theta, {"": replace(way, grid=(), episodes=0)}, folder / f"scores-{candidate}", place)

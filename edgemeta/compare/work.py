@@ -64,7 +64,7 @@ def every_score(entry: Entry, ready: api.Prepared, folder: Path, place: Place) -
         _mended(folder, partial(_claimed, folder, ready))
         return of_each(partial(alone, ready), count, folder / "scores", place.jobs, shown.on_each)
     theta = trained(ready, folder, place)
-    return adapted_scores(ready, theta, ways_of(ready.config.evaluation), folder / "scores", place)
+    return adapted_scores(ready, theta, ways_of(ready.config.evaluation, ready.network), folder / "scores", place)
 
 
 def trained(ready: api.Prepared, folder: Path, place: Place) -> Vector:

@@ -12,9 +12,9 @@ from edgemeta.errors import ConfigError, ModelFileError
 from edgemeta.fed.messages import Work, read_work
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.streams import Stream, generator
-from edgemeta.meta import Samples, TrainedModel, adapt, load_model
+from edgemeta.meta import Own, Samples, TrainedModel, adapt_as, load_model, owned
 from edgemeta.nn import Vector
-from edgemeta.nn.files import load_parameters, save_model
+from edgemeta.nn.files import load_parameters
 from edgemeta.records import record_from
 
 log = logging.getLogger("edgemeta")
@@ -62,14 +62,12 @@ def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, tra
     settings, batch_size = how
     rng = generator(run.run.seed, Stream.EVALUATION, number, run.participant)
     support = train.take(rng.permutation(train.size)[: settings.support])
-    own = adapt(
-        *(run.network, theta, support), steps=settings.adapt_steps, lr=settings.adapt_lr, batch_size=batch_size, rng=rng
-    )
+    own = adapt_as(settings, run.network, theta, support, batch_size, rng)
     run.network.release()
-    if not np.isfinite(own).all():
+    if not np.isfinite(own.theta).all():
         log.warning("adapting the model of round %d diverged: it is used as it is", number)
-        own = theta
-    save_model(state.personal, run.network, own, run.run.classes, number)
+        own = Own(run.network, theta)
+    owned(own, run.run.classes, number).save(state.personal)
 
 
 def in_use(state: DeviceState, run: Joined | None) -> TrainedModel | None:

@@ -14,7 +14,7 @@ from edgemeta.fed.optimizers import OPTIMIZERS
 from edgemeta.fed.progress import Progress
 from edgemeta.fed.scores import Record, new_record
 from edgemeta.fed.upload import UPLOADS
-from edgemeta.meta import LEARNERS
+from edgemeta.meta import LEARNERS, checked
 from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Layout, Model, build
 from edgemeta.records import nearest, read_record
 
@@ -118,9 +118,12 @@ def resolve(
         complaints.append(f"there is one class ({''.join(classes)}): a run needs two or more to tell apart")
     if not complaints:
         try:
-            network or network_of(resolved)
+            row = checked(config.evaluation, network or network_of(resolved))
+            steps = config.evaluation.adapt_steps
+            steps = row.steps if steps is None else steps
+            resolved = replace(resolved, evaluation=replace(config.evaluation, adapt_steps=steps))
         except InputError as error:
-            complaints.append(str(error))
+            complaints.append(f"evaluation: {error}" if isinstance(error, ConfigError) else str(error))
     if complaints:
         raise ConfigError("; ".join(complaints))
     return resolved

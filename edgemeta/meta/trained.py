@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import DataError, DivergedError, InputError, ModelFileError
-from edgemeta.meta.evaluation import LOSS_CEILING, SCORE_BATCH, adapt, outputs_of, score
+from edgemeta.meta.adaptations import Own, Steps, adaptation_of
+from edgemeta.meta.evaluation import LOSS_CEILING, SCORE_BATCH, outputs_of, score
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, softmax
 from edgemeta.nn.files import load_parameters, save_model
@@ -22,7 +23,7 @@ HIGHEST_LR = 1e38  # beyond it is what float32 cannot hold
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A network with its parameters and the names of its classes."""
+    """A network with its parameters and the names of its classes: none, where it ends in an embedding."""
 
     network: Model
     theta: Vector
@@ -34,8 +35,13 @@ class TrainedModel:
 
         images: (B, H, W, C), whole numbers from 0 to 255 or floats from 0 to 1 (any finite numbers, where the model
         takes no pictures), see `edgemeta.nn.given.samples_of`; one image without the batch's axis is taken as a batch
-        of one. Raises DataError for other values and for another shape.
+        of one. Raises DataError for other values and for another shape, and where the model has no classes yet.
         """
+        if self.network.embeds:
+            raise DataError(
+                "this model has no classes of its own: adapt it first to samples of some, "
+                "with 'edgemeta adapt MODEL --data FOLDER --out MODEL2', or .adapt(images, labels)"
+            )
         batch = samples_of(images, self.network.input_shape, "images")
         outputs = outputs_of(self.network, self.theta, batch)
         return softmax(outputs) if self.network.classifies else outputs
@@ -44,31 +50,42 @@ class TrainedModel:
         self,
         images: NDArray[Any],
         labels: Sequence[str] | NDArray[Any],
-        steps: int = 5,
+        steps: int | None = None,
         *,
+        adaptation: str | None = None,
         lr: float = 0.05,
         batch_size: int = 32,
         seed: int = 0,
     ) -> "TrainedModel":
-        """Return a model that took a few SGD steps on one's own samples.
+        """Return a model of one's own, made from one's own samples.
 
+        adaptation: how, one of `edgemeta.meta.ADAPTATIONS`: "sgd", or, for a model without classes, which takes those
+        that the labels name, "prototypes", unless given. steps: of SGD; 5 for "sgd" and "head" and none for the others,
+        unless given.
         images: as `predict` takes them; labels: for each a class name or an index into `classes`, as (B,), (B, 1) or
         one-hot rows, or a regression network's finite targets. Raises DataError for a label that the model does not
-        know, and when images and labels are not as many; InputError for settings that are no steps of SGD, and
-        DivergedError when what they lead to is not finite.
+        know, and when images and labels are not as many; ConfigError for an adaptation that is none, InputError for
+        settings that are no steps of SGD, and DivergedError when what they lead to is not finite.
         """
+        row = adaptation_of(adaptation, self.network)
+        steps = row.steps if steps is None else steps
         _check_settings(steps, lr, batch_size, seed)
+        if steps and row.stepless:
+            raise InputError(f"steps is {steps}: adaptation '{adaptation}' takes none")
         x = samples_of(images, self.network.input_shape, "images")
-        classifies = self.network.classifies
-        y = self._positions(labels) if classifies else targets_of(labels, "labels")
+        classifies, names = self.network.classifies, self.classes
+        if self.network.embeds:
+            names, y = _own_names(labels)
+        else:
+            y = self._positions(labels) if classifies else targets_of(labels, "labels")
         if len(x) != len(y) or not len(x):
             raise DataError(f"{len(x)} images with {len(y)} labels: expected as many labels, and one or more")
         support, rng = Samples(x, y), np.random.default_rng(seed)
-        theta = adapt(self.network, self.theta, support, steps=steps, lr=lr, batch_size=batch_size, rng=rng)
-        scored = score(self.network, theta, support.take(slice(SCORE_BATCH)))["loss"]
-        if not np.isfinite(theta).all() or (scored >= LOSS_CEILING and classifies):
+        own = row.adapt(self.network, self.theta, support, Steps(steps, lr, batch_size), rng)
+        scored = score(own.model, own.theta, support.take(slice(SCORE_BATCH)), own.classes)["loss"]
+        if not np.isfinite(own.theta).all() or (scored >= LOSS_CEILING and own.model.classifies):
             raise DivergedError(f"adaptation diverged after {steps} steps: lower lr ({lr:g})")
-        return replace(self, theta=theta)
+        return owned(own, names, self.round)
 
     def save(self, path: str | Path) -> None:
         """Write the model file, atomically; raises DivergedError, and writes nothing, for what is not finite."""
@@ -78,6 +95,32 @@ class TrainedModel:
         given = read_labels(labels, "labels")
         refuse_numbers(given, self.classes)
         return positions(given, self.classes)
+
+
+def owned(own: Own, names: Sequence[str], round_number: int) -> TrainedModel:
+    """Return a participant's own model with its classes' names. names: those of the labels that it was adapted on."""
+    classes = tuple(names) if own.classes is None else tuple(names[k] for k in own.classes.tolist())
+    return TrainedModel(own.model, own.theta, classes, round_number)
+
+
+def scores_of(model: TrainedModel, test: Samples, names: Sequence[str]) -> dict[str, float] | None:
+    """Return the scores of a model on samples that are labelled by position in `names`; None before it has classes.
+
+    A sample of a class that the model does not have counts as wrong.
+    """
+    if model.network.embeds:
+        return None
+    if tuple(names) == model.classes:
+        return score(model.network, model.theta, test)
+    places = np.array([names.index(name) for name in model.classes], np.int64)
+    return score(model.network, model.theta, test, places)
+
+
+def _own_names(labels: Any) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the labels' own names, in order, and each label's place among them; numbers are names, too."""
+    values = read_labels(labels, "labels").values
+    found, places = np.unique(values, return_inverse=True)
+    return tuple(map(str, found.tolist())), places.reshape(-1).astype(np.int64)
 
 
 def _check_settings(steps: int, lr: float, batch_size: int, seed: int) -> None:

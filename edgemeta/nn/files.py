@@ -19,7 +19,7 @@ from edgemeta.errors import DivergedError, InputError, ModelFileError, StorageEr
 from edgemeta.names import canonical
 from edgemeta.nn.layout import Shape, Vector
 from edgemeta.nn.model import Model, Normalization, layers_from
-from edgemeta.nn.models import MODELS, build
+from edgemeta.nn.models import MODELS, build, layers_of
 from edgemeta.reading import Missing, Reader, reading
 from edgemeta.storage import write_atomic
 
@@ -167,7 +167,7 @@ def save_model(path: Path, model: Model, theta: Vector, classes: Sequence[str], 
 def model_metadata(model: Model, classes: Sequence[str], round_number: int) -> dict[str, str]:
     """Return what a model file says besides its tensors: the layers too, unless the name and the classes say them."""
     _check_classes(model, classes)
-    named = model.name in MODELS and tuple(MODELS[model.name](len(classes))) == model.layers
+    named = model.name in MODELS and tuple(layers_of(model.name, len(classes))) == model.layers
     return {
         "format": FORMAT,
         "model": model.name,
@@ -236,6 +236,8 @@ def _class_names(text: str) -> tuple[str, ...]:
 
 
 def _check_classes(model: Model, classes: Sequence[str]) -> None:
+    if model.embeds and classes:
+        raise InputError(f"{len(classes)} class names for an embedding: expected none, as it has no classes of its own")
     if model.classifies and len(classes) != model.outputs:
         raise InputError(f"{len(classes)} class names for {model.outputs} outputs: expected one name an output")
 

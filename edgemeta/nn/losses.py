@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import InputError
+from edgemeta.nn.prototypes import leave_one_out
 
 Array = NDArray[Any]
+LossFunction = Callable[[Array, Array], tuple[float, Array]]
 
 
 def softmax(logits: Array) -> Array:
@@ -63,14 +65,17 @@ class Loss(NamedTuple):
 
     function: (outputs (B, outputs), labels or targets) -> the mean loss and its gradient, in the outputs' dtype; it
     raises InputError for what does not fit. classifies: whether labels are whole numbers, one output a class, so that
-    the softmax of the outputs are probabilities, there is an accuracy, and a model has a name for each output.
+    the softmax of the outputs are probabilities, there is an accuracy, and a model has a name for each output. embeds:
+    whether labels are whole numbers and outputs are an embedding, which has no classes until prototypes make them.
     """
 
-    function: Callable[[Array, Array], tuple[float, Array]]
+    function: LossFunction
     classifies: bool
+    embeds: bool = False
 
 
 LOSSES: dict[str, Loss] = {
     "cross-entropy": Loss(cross_entropy, classifies=True),
     "mse": Loss(squared_error, classifies=False),
+    "prototypes": Loss(leave_one_out, classifies=False, embeds=True),
 }

@@ -16,7 +16,7 @@ from edgemeta.nn.kernels.update import Descent
 from edgemeta.nn.kernels.workspace import MAX_THREADS, Own, Workspace
 from edgemeta.nn.layers import LAYERS, Dense, Layer
 from edgemeta.nn.layout import Layout, Shape, Vector
-from edgemeta.nn.losses import LOSSES
+from edgemeta.nn.losses import LOSSES, LossFunction
 from edgemeta.nn.plan import Network, Plan, Step, chunk_samples, pool_first
 
 
@@ -98,6 +98,11 @@ class Model:
         return LOSSES[self.loss].classifies
 
     @property
+    def embeds(self) -> bool:
+        """Whether its outputs are an embedding, by its loss: classes are then what a participant makes of them."""
+        return LOSSES[self.loss].embeds
+
+    @property
     def threads(self) -> int:
         """How many threads share the work; it may be changed between calls."""
         return self._threads
@@ -140,16 +145,23 @@ class Model:
             return self._run(theta, x, space, keep=False)[0].copy()
 
     def loss_and_grad(
-        self, theta: Vector, x: Array, y: Array, workspace: Workspace | None = None, out: Vector | None = None
+        self,
+        theta: Vector,
+        x: Array,
+        y: Array,
+        workspace: Workspace | None = None,
+        out: Vector | None = None,
+        loss: LossFunction | None = None,
     ) -> tuple[float, Vector]:
         """Return the mean loss over a batch and its gradient with respect to theta, in `out` or else a new vector.
 
         x: (B, *input_shape), uint8 pixels or float; y: (B,) integer labels, or (B, outputs) targets, as the loss takes.
-        Raises InputError when a shape or a label does not fit the network.
+        loss: another one than the network's own. Raises InputError when a shape or a label does not fit the network.
         """
         grad = np.empty_like(theta) if out is None else out
+        function = loss or LOSSES[self.loss].function
         with self.scratch(workspace) as space:
-            return self._backpropagate(theta, x, y, space, self.layout.views(grad)), grad
+            return self._backpropagate(theta, x, y, space, self.layout.views(grad), function), grad
 
     def descend(
         self,
@@ -175,7 +187,7 @@ class Model:
             small = {
                 name: part.array(name, at.shape, at.dtype) for name, at in begin.items() if name not in self._dense
             }
-            loss = self._backpropagate(theta, x, y, space, descents | small)
+            loss = self._backpropagate(theta, x, y, space, descents | small, LOSSES[self.loss].function)
             for name, gradient in small.items():
                 descents[name].step(slice(None), gradient)
         return loss, out
@@ -184,14 +196,16 @@ class Model:
         """Return the layer list, ready for JSON; `layers_from` reads it back."""
         return [{"layer": type(layer).__name__, **vars(layer)} for layer in self.layers]
 
-    def _backpropagate(self, theta: Vector, x: Array, y: Array, space: Workspace, grads: Gradients) -> float:
+    def _backpropagate(
+        self, theta: Vector, x: Array, y: Array, space: Workspace, grads: Gradients, function: LossFunction
+    ) -> float:
         """Return the mean loss, and send the gradient to `grads`, by the tensors' names."""
         if len(y) != len(x) or not len(x):
             raise InputError(
                 f"a batch of {len(x)} samples with {len(y)} labels: expected as many labels, and one or more"
             )
         outputs, backward = self._run(theta, x, space, keep=True)
-        loss, doutputs = LOSSES[self.loss].function(outputs, y)
+        loss, doutputs = function(outputs, y)
         backward(doutputs, grads)
         return loss
 

@@ -39,6 +39,17 @@ def mlp(outputs: int) -> list[Layer]:
 MODELS: dict[str, Callable[[int], list[Layer]]] = {"cnn": cnn, "cnn-small": cnn_small, "conv4": conv4, "mlp": mlp}
 
 
+def layers_of(name: str, classes: int) -> list[Layer]:
+    """Return a named model's layers; with no classes they end in the embedding that its last dense layer works on.
+
+    A ReLU before that layer is left out too: distances between embeddings want both signs.
+    """
+    if classes:
+        return MODELS[name](classes)
+    layers = MODELS[name](1)[:-1]
+    return layers[:-1] if isinstance(layers[-1], ReLU) else layers
+
+
 def build(
     name: str,
     input_shape: Sequence[int],
@@ -47,13 +58,13 @@ def build(
     normalization: Normalization = RAW,
     threads: int = 1,
 ) -> Model:
-    """Return a named model for samples of `input_shape` and `classes` outputs.
+    """Return a named model for samples of `input_shape` and `classes` outputs; 0: it ends in its embedding.
 
     threads: see `Model`. Raises InputError for unknown names, and for samples that the model cannot take.
     """
     if name not in MODELS:
         raise InputError(f"unknown model '{name}': expected one of {', '.join(MODELS)}")
-    layers, shape = MODELS[name](classes), tuple(input_shape)
+    layers, shape = layers_of(name, classes), tuple(input_shape)
     least = math.prod(layer.size for layer in layers if isinstance(layer, MaxPool2d))
     if least > 1 and (len(shape) != 3 or min(shape[:2]) < least):
         raise InputError(

@@ -91,8 +91,10 @@ def test_the_configured_adaptation_is_scored_as_the_run_did(runs):
     for key in ("before", "after"):
         assert np.average([one[key] for one in people[:3]], weights=weights) == pytest.approx(last["known"][key])
         assert people[3][key] == last["new"][key]
-    cells = [(cell["steps"], cell["support"]) for cell in people[0]["cells"]]
-    assert cells == [(steps, support) for support in (20, 100, 500) for steps in (1, 5, 20)]
+    some = (1, 5, 20)
+    asked = {"sgd": some, "head": some, "known": (0,), "prototypes": (0, *some)}
+    cells = [(cell["adaptation"], cell["steps"], cell["support"]) for cell in people[0]["cells"]]
+    assert cells == [(name, k, n) for name, counts in asked.items() for n in (20, 100, 500) for k in counts]
 
 
 @pytest.mark.parametrize(("seeds", "which"), [("2", [7, 8]), ("3,", [3]), ("5,1", [5, 1])])
@@ -108,9 +110,10 @@ def test_episodes_are_shown(runs, capsys):
     assert compare(runs[0], *few, "--out", "out") == 0
     assert "2-way 1-shot" in capsys.readouterr().out
     (run,) = json.loads(Path("out/results.json").read_text())["runs"]
-    (task,) = run["new"]["episodes"]
     (row,) = rows().values()
-    assert (task["participants"], task["mean"]["mean"]) == (1, row["scores"][3]["few"][0]["accuracy"])
+    found = {task["adaptation"]: (task["participants"], task["mean"]["mean"]) for task in run["new"]["episodes"]}
+    assert found == {few["adaptation"]: (1, few["accuracy"]) for few in row["scores"][3]["few"]}
+    assert list(found) == ["sgd", "head", "known", "prototypes"]
     assert "Few-shot episodes: new ones" in Path("out/index.html").read_text()
 
 

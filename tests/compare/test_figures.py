@@ -8,7 +8,7 @@ from edgemeta.compare.entries import Kind
 from edgemeta.compare.notes import notes_of, tuned_of
 from edgemeta.compare.results import Figure, lines_of, targets_of
 from edgemeta.compare.rows import Cell, Few, Point, Reach, Row, Scores, Tried
-from edgemeta.compare.tables import percent, results_csv, summary, until
+from edgemeta.compare.tables import adaptations, percent, results_csv, summary, until
 
 CONFIG = {
     "data": {"source": "x", "participants": 4, "held_out": 1, "partition": "iid"},
@@ -139,6 +139,17 @@ def test_episodes_are_a_mean_over_those_who_have_classes_enough():
         (5, 0.6, 1),
     ]
     assert [task.shots for task in found["new"].tasks] == [1]
+
+
+def test_every_adaptation_has_a_row_and_columns_are_in_order():
+    cells = [("sgd", 1, 100, 0.5), ("sgd", 1, 20, 0.6), ("prototypes", 0, 20, 0.8), ("prototypes", 1, 20, 0.7)]
+    people = [replace(one, before=0.55, cells=[Cell(*cell) for cell in cells]) for one in row().scores]
+    header, found = adaptations([line(row(scores=people))], "new")
+    assert header == ["new ones", "as it is", "0 on 20", "1 on 20", "1 on 100"]
+    assert found == [
+        ["a, sgd", "55.0%", "-", "60.0%", "50.0% ↓100%"],
+        ["a, prototypes", "55.0%", "80.0%", "70.0%", "-"],
+    ]
 
 
 def test_what_was_tuned_on_what_and_with_how_much_effort():

@@ -39,7 +39,7 @@ def test_a_setting_of_a_later_release_is_told_where_it_is_not_the_default(record
 def test_those_of_the_first_release_are_told_always():
     assert set(told(PhaseConfig(local_steps=10))) == RECIPE
     assert set(told(PhaseConfig(local_epochs=1))) == RECIPE - {"local_steps"} | {"local_epochs"}
-    assert set(told(EvaluationConfig())) == {"every", "adapt_steps", "adapt_lr", "support", "grid"}
+    assert set(told(EvaluationConfig(adapt_steps=5))) == {"every", "adapt_steps", "adapt_lr", "support", "grid"}
 
 
 def test_a_join_says_no_more_of_the_data_than_an_earlier_device_knows():

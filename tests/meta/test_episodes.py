@@ -209,3 +209,19 @@ def test_a_run_of_episodes_and_one_that_nobody_can_do():
     config["evaluation"]["shots"] = [0]
     with pytest.raises(ConfigError, match=r"evaluation\.shots is \[0\]"):
         edgemeta.simulate(config)
+
+
+def test_an_embedding_makes_its_classes_from_each_episode():
+    """An untrained embedding of far-apart classes, with as many outputs as an episode has ways: 1 of 5 is chance."""
+    labels = np.arange(120, dtype=np.int64) % 8
+    rng = np.random.default_rng(0)
+    centres = 4 * rng.standard_normal((8, 12))
+    x = (centres[labels] + rng.standard_normal((120, 12))).astype(np.float32)
+    network = build("mlp", (12,), 0, "prototypes")
+    few = EvaluationConfig(episodes=30, ways=5, shots=(1, 5))
+    train, test = Samples(x[:80], labels[:80]), Samples(x[80:], labels[80:])
+    found = evaluate(network, network.init(0), train, test, few, 32, np.random.default_rng(0))
+    one, five = (task["accuracy"] for task in found["episodes"])
+    assert 0.8 < one < five <= 1
+    flat = evaluate(network, np.zeros_like(network.init(0)), train, test, few, 32, np.random.default_rng(0))
+    assert flat["episodes"][0]["accuracy"] == pytest.approx(0.2, abs=0.02)
