@@ -197,7 +197,7 @@ def _impossible(config: RunConfig, train: int) -> list[str]:
         if value > train:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
     few, classes = config.evaluation, config.model.classes
-    if few.episodes and isinstance(classes, tuple) and few.ways > len(classes):
+    if few.episodes and isinstance(classes, tuple) and 0 < len(classes) < few.ways:
         complaints.append(
             f"evaluation.ways is {few.ways}, and there are {len(classes)} classes: give as many, or fewer"
         )
