@@ -21,11 +21,16 @@ Spreads = dict[str, Spread]  # by metric: "accuracy" (of classifiers) and "loss"
 
 
 class Evaluation(TypedDict):
-    """Scores of the global model as it is, adapted, and over the grid: there with "steps" and "support" beside them."""
+    """Scores of the global model as it is, adapted, and over the grid: there with "steps" and "support" beside them.
 
-    before: Spreads
+    Where every participant has its own classes, there is nothing before, and chance is the mean over participants of
+    one over their number of classes.
+    """
+
+    before: Spreads | None
     after: Spreads
     grid: list[dict[str, Any]]
+    chance: NotRequired[float]
 
 
 class Record(TypedDict):
@@ -113,14 +118,19 @@ def combine(participants: Sequence[Mapping[str, Any]]) -> Evaluation:
     """
     weights = [scores["samples"] for scores in participants]
     grids = [scores["grid"] for scores in participants]
-    return {
-        "before": _spreads([scores["before"] for scores in participants], weights),
+    evaluation: Evaluation = {
+        "before": None,
         "after": _spreads([scores["after"] for scores in participants], weights),
         "grid": [
             {"steps": cell[0]["steps"], "support": cell[0]["support"], **_spreads(cell, weights)}
             for cell in zip(*grids, strict=True)
         ],
     }
+    if participants[0]["before"] is None:
+        evaluation["chance"] = float(np.mean([1 / scores["classes"] for scores in participants]))
+    else:
+        evaluation["before"] = _spreads([scores["before"] for scores in participants], weights)
+    return evaluation
 
 
 def summarize(history: Sequence[Record]) -> Summary:
