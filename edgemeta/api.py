@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgemeta.config import RunConfig, config_from, read_settings, to_dict
-from edgemeta.data import Split, check_several, open_data
-from edgemeta.data.arrays import own_splits
+from edgemeta.config import OWN, RunConfig, config_from, read_settings, to_dict
+from edgemeta.data import Split, check_apart, check_several, open_data
+from edgemeta.data.arrays import named_splits, own_splits
 from edgemeta.data.fingerprint import fingerprint
 from edgemeta.data.leftout import LeftOut, one_sided
 from edgemeta.errors import ConfigError
 from edgemeta.fed.comparison import alone, fedavg_of
-from edgemeta.fed.participants import Participant, check_episodes, divide, left_over
+from edgemeta.fed.participants import Participant, check_episodes, divide, left_over, with_own_classes
 from edgemeta.fed.plan import CUSTOM, network_of, resolve
 from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
@@ -123,7 +123,8 @@ def own_network(config: RunConfig, *files: str | Path | None) -> tuple[RunConfig
     if found is None:
         raise ConfigError("model.name is 'custom': give the model file that has the network, as --init MODEL (init=)")
     start = load_model(found)
-    asked = replace(config.model, input_shape=start.network.input_shape, classes=start.classes)
+    classes = OWN if start.network.embeds else start.classes
+    asked = replace(config.model, input_shape=start.network.input_shape, classes=classes)
     return replace(config, model=asked), start.network
 
 
@@ -140,18 +141,29 @@ def prepare(
         resolved = resolve(config, split.train.shape, split.train.classes, model)
         participants, _ = divide(split, resolved.data, resolved.seed)
         splits, unused = (split,), left_over(split, participants, resolved.data)
+        if config.model.own:
+            participants = [with_own_classes(participant) for participant in participants]
     else:
         if config.data.validation or config.data.label_noise or config.data.pixel_noise:
             raise ConfigError("data.validation and noise are for data that is cut here: prepare your own arrays so")
-        splits = tuple(own_splits(data, config.model.classes, model.outputs if model else None))
+        splits = tuple(_own_splits(data, config, model))
         participants = [Participant(split.train, split.test, k) for k, split in enumerate(splits)]
-        first, unused = splits[0].train, LeftOut(why=tuple(one_sided(splits)))
+        first, unused = splits[0].train, LeftOut(why=() if config.model.own else tuple(one_sided(splits)))
         config = replace(config, data=replace(config.data, source="arrays", participants=len(participants)))
         resolved = resolve(config, first.shape, first.classes, model)
-    if model is None or model.classifies:
+    if config.model.own:
+        check_apart(participant.train_set for participant in participants)
+    elif model is None or model.classifies:
         check_several(participant.train_set for participant in participants)
-        check_episodes(participants, resolved.evaluation)
+    check_episodes(participants, resolved.evaluation)
     return Prepared(resolved, model or network_of(resolved, threads), participants, splits, unused)
+
+
+def _own_splits(data: Iterable[tuple[Arrays, Arrays]], config: RunConfig, model: Model | None) -> list[Split]:
+    classes = config.model.classes
+    if isinstance(classes, str):  # every participant has its own
+        return named_splits(data)
+    return own_splits(data, classes, model.outputs if model else None)
 
 
 def gateway_data(config: RunConfig) -> tuple[Split] | None:
@@ -159,7 +171,7 @@ def gateway_data(config: RunConfig) -> tuple[Split] | None:
 
     None where the configuration gives both. Only labels are read. Raises DataError.
     """
-    if config.model.input_shape is not None and isinstance(config.model.classes, tuple):
+    if config.model.input_shape is not None and (config.model.own or config.model.names):
         return None
     return (open_data(config.data.source, shape=config.model.input_shape, seed=config.seed),)
 
@@ -172,11 +184,10 @@ def prepare_gateway(
     data: what `gateway_data` returned, if it has been asked before. model: one's own network. Raises ConfigError and
     DataError.
     """
-    shape, classes = config.model.input_shape, config.model.classes
+    shape, classes = config.model.input_shape, config.model.names
     if found := data or gateway_data(config):
         shape, classes = found[0].train.shape, found[0].train.classes
     assert shape is not None  # or there would be data
-    assert isinstance(classes, tuple)
     resolved = resolve(config, shape, classes, model)
     return resolved, model or network_of(resolved)
 

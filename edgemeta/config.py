@@ -15,21 +15,35 @@ from edgemeta.errors import ConfigError
 from edgemeta.names import canonical
 from edgemeta.records import number, read_record
 
+OWN = "own"  # model.classes, where every participant has its own
 PRESETS = Path(__file__).parent / "presets"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network. What is None is taken from the data. classes: names (of one's own arrays, too), or how many."""
+    """The network. What is None is taken from the data.
+
+    classes: names (of one's own arrays, too), or how many; or "own": every participant has its own.
+    """
 
     name: str = "cnn"
     input_shape: tuple[int, ...] | None = None
-    classes: tuple[str, ...] | int | None = None
+    classes: tuple[str, ...] | int | str | None = None
     loss: str = "cross-entropy"
 
     def __post_init__(self) -> None:
         if isinstance(self.classes, tuple):  # one name has one form, wherever it comes from
             object.__setattr__(self, "classes", tuple(map(canonical, self.classes)))
+
+    @property
+    def own(self) -> bool:
+        """Whether every participant has classes of its own, which nobody else hears of."""
+        return self.classes == OWN
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names, once they are known; of own classes, which have no common ones, none."""
+        return self.classes if isinstance(self.classes, tuple) else ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +141,8 @@ def config_from(settings: Mapping[str, Any]) -> RunConfig:
             complaints.append(f"phases.{i} has local_steps and local_epochs: give one of them")
         if phase.rounds == 0 and i < len(config.phases) - 1:
             complaints.append(f"phases.{i}.rounds is 0 (until stopped): only the last phase may be endless")
+    if isinstance(config.model.classes, str) and not config.model.own:
+        complaints.append(f"model.classes is '{config.model.classes}': expected a list of names, a number, or '{OWN}'")
     if not config.phases:
         complaints.append("phases is empty: give at least one")
     for i, (steps, support) in enumerate(config.evaluation.grid):

@@ -22,7 +22,11 @@ ALWAYS = ("joined", "delivered", "discarded", "over")
     metavar="FILE",
     help="The join file that 'edgemeta enroll' made for this device, instead of --server.",
 )
-@click.option("--data", default="synthetic", show_default=True, metavar="SPEC", help="This device's data.")
+@click.option(
+    "--data",
+    metavar="SPEC",
+    help="This device's data. [default: synthetic, where the classes are the run's]",
+)
 @click.option(
     "--partition-id", type=click.IntRange(0), metavar="K", help="Take the K-th part of the data, as the run cuts it."
 )
@@ -35,7 +39,7 @@ ALWAYS = ("joined", "delivered", "discarded", "over")
 def client(
     server: str | None,
     join: Path | None,
-    data: str,
+    data: str | None,
     partition_id: int | None,
     state: Path,
     name: str | None,

@@ -162,8 +162,12 @@ def comparison_table(runs: Sequence[Summaries]) -> str:
 
 
 def _cell(summaries: Sequence[Mapping[str, Any]], key: str, when: str) -> str:
-    if key not in summaries[0] or (when == "before" and "rounds" not in summaries[0]):
-        return "-"  # who learned alone has no shared model to adapt from
+    if (
+        key not in summaries[0]
+        or summaries[0][key][when] is None
+        or (when == "before" and "rounds" not in summaries[0])
+    ):
+        return "-"  # who learned alone has no shared model to adapt from, and an embedding has no classes before
     values = [100 * summary[key][when]["accuracy"]["mean"] for summary in summaries]
     spread = f" ({max(values) - min(values):.1f})" if len(values) > 1 else ""
     return f"{mean(values):.1f}%{spread}"

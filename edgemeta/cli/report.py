@@ -51,7 +51,12 @@ def round_line(record: Record, last_round: int | None) -> str:
 
 
 def before_after(evaluation: Mapping[str, Any]) -> str:
-    """Return the mean accuracy before and after adaptation, in per cent; the loss where there is no accuracy."""
+    """Return the mean accuracy before and after adaptation, in per cent; the loss where there is no accuracy.
+
+    Where every participant has its own classes, there is none before.
+    """
+    if evaluation["before"] is None:
+        return f"{100 * evaluation['after']['accuracy']['mean']:.1f}%"
     if not all("accuracy" in evaluation[when] for when in ("before", "after")):
         return " -> ".join(f"{evaluation[when]['loss']['mean']:.3f}" for when in ("before", "after"))
     return " -> ".join(f"{100 * evaluation[when]['accuracy']['mean']:.1f}%" for when in ("before", "after"))
@@ -80,7 +85,7 @@ def spread_rows(summary: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for key, who in (("evaluation", "participants"), ("evaluation_new", "new ones")):
         for when in ("before", "after"):
-            scores = summary.get(key, {}).get(when, {}).get("accuracy")
+            scores = (summary.get(key, {}).get(when) or {}).get("accuracy")
             if scores:
                 name = f"{who}, {when} adaptation"
                 rows.append([name, *(f"{100 * scores[p]:.1f}%" for p in ("mean", "p10", "p50", "p90"))])

@@ -1,6 +1,15 @@
 """Data: readers, the built-in synthetic set, partitions and noise. Only labels are read until pixels are used."""
 
-from edgemeta.data.dataset import Dataset, Split, check_several, describe, from_arrays, with_classes
+from edgemeta.data.dataset import (
+    Dataset,
+    Split,
+    check_apart,
+    check_several,
+    describe,
+    from_arrays,
+    own_classes,
+    with_classes,
+)
 from edgemeta.data.noise import add_noise
 from edgemeta.data.partitions import Partition, parse_partition, partition
 from edgemeta.data.pictures import read_picture
@@ -11,10 +20,12 @@ __all__ = [
     "Partition",
     "Split",
     "add_noise",
+    "check_apart",
     "check_several",
     "describe",
     "from_arrays",
     "open_data",
+    "own_classes",
     "parse_partition",
     "partition",
     "read_picture",

@@ -39,6 +39,21 @@ def own_split(given: Sequence[Any], classes: Sequence[str]) -> Split:
     return Split(train, test)
 
 
+def named_split(given: Sequence[Any]) -> Split:
+    """Return what PAIRS hold, labelled by the classes that its own labels name; numbers are names, too."""
+    labels = [read_labels(y, name) for (_, y), name in zip(given, ("y_train", "y_test"), strict=True)]
+    return own_split(given, names_of(*labels))
+
+
+def named_splits(data: Any) -> list[Split]:
+    """Return the samples of each participant in `data`, an iterable of PAIRS, each with classes of its own."""
+    splits = list[Split]()
+    for k, given in enumerate(_listed(data)):
+        with told(f"participant {k}"):
+            splits.append(_checked(named_split(given), splits))
+    return splits
+
+
 def own_splits(data: Any, asked: Sequence[str] | int | None = None, outputs: int | None = None) -> list[Split]:
     """Return the samples of each participant, in `data`: an iterable of PAIRS.
 
@@ -54,13 +69,16 @@ def own_splits(data: Any, asked: Sequence[str] | int | None = None, outputs: int
     splits: list[Split] = []
     for k, given in enumerate(participants):
         with told(f"participant {k}"):
-            split = own_split(given, classes)
-            if not len(split.train) or not len(split.test):
-                raise DataError(f"{len(split.train)} training and {len(split.test)} test samples: give some of both")
-            if splits and split.train.shape != splits[0].train.shape:
-                raise DataError(f"samples of shape {split.train.shape}, and participant 0 has {splits[0].train.shape}")
-        splits.append(split)
+            splits.append(_checked(own_split(given, classes), splits))
     return splits
+
+
+def _checked(split: Split, others: Sequence[Split]) -> Split:
+    if not len(split.train) or not len(split.test):
+        raise DataError(f"{len(split.train)} training and {len(split.test)} test samples: give some of both")
+    if others and split.train.shape != others[0].train.shape:
+        raise DataError(f"samples of shape {split.train.shape}, and participant 0 has {others[0].train.shape}")
+    return split
 
 
 def _listed(data: Any) -> list[Any]:

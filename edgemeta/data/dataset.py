@@ -188,6 +188,12 @@ def check_several(parts: Iterable[Dataset]) -> None:
         raise DataError(f"all samples are of one class ({''.join(found)}): expected two or more to tell apart")
 
 
+def check_apart(parts: Iterable[Dataset]) -> None:
+    """Raise DataError unless a part has samples of two classes or more; those with one have nothing to tell apart."""
+    if all(len(np.unique(part.labels)) < 2 for part in parts):
+        raise DataError("every participant has samples of one class: expected two or more to tell apart, with somebody")
+
+
 def checked_labels(y: Array, classes: int) -> Indices:
     """Return labels as int64; raises DataError unless they are whole numbers from 0 to classes - 1, one a sample."""
     if y.dtype.kind not in "iu" or y.ndim != 1:
@@ -232,6 +238,20 @@ def with_classes(data: Dataset, classes: Sequence[str]) -> Dataset:
     if unknown := [data.classes[i] for i in np.unique(data.labels).tolist() if numbers[i] < 0]:
         raise DataError(f"the model does not know {', '.join(unknown)}: its classes are {', '.join(classes)}")
     return replace(data, labels=numbers[data.labels], classes=tuple(classes))
+
+
+def own_classes(split: Split, rng: np.random.Generator | None = None) -> Split:
+    """Return samples labelled among the classes that there are of them, on either side, and no others.
+
+    rng: draws an order of the classes; without it they stay in theirs.
+    """
+    there = np.union1d(split.train.labels, split.test.labels)
+    order = there if rng is None else rng.permutation(there)
+    places = np.full(len(split.train.classes), -1, np.int64)
+    places[order] = np.arange(len(order), dtype=np.int64)
+    names = tuple(split.train.classes[k] for k in order.tolist())
+    train, test = (replace(side, labels=places[side.labels], classes=names) for side in (split.train, split.test))
+    return replace(split, train=train, test=test)
 
 
 def describe(split: Split) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Device:
     def __init__(
         self,
         server: str | None = None,
-        data: Source = "synthetic",
+        data: Source | None = None,
         state: str | Path = "edgemeta-state",
         name: str | None = None,
         partition_id: int | None = None,
@@ -271,7 +271,7 @@ class Device:
 
     def _personalise(self, run: Joined, theta: Vector, number: int) -> None:
         how = settings_of(self._identity.adaptation)
-        personalise(self._state, run, theta, number, self._tasks.data(run).train, how)
+        personalise(self._state, run, theta, number, self._tasks.data(run), how)
         self._tasks.release()
         self._personal = None
         self._keep(personal=number)

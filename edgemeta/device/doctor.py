@@ -27,13 +27,14 @@ from edgemeta.link.protocol import PROTOCOL
 from edgemeta.link.trust import clock_is_behind, device_context, explained
 from edgemeta.meta import Samples, begin, steps_in
 from edgemeta.meta.learners import learner
+from edgemeta.names import listed
 from edgemeta.records import record_from
 
 EARLIEST = 1_735_689_600  # 1 January 2025: a clock before it was never set
 MOST_OFF_S = 300  # between two clocks that are both right
 FILES = 8  # of a model's size, that a device's state directory may hold at a time
 TIMED_STEPS = 3  # after a first one, which is slower
-SUPPOSED_SAMPLES = 100  # where no data is given to count
+SUPPOSED_SAMPLES, SUPPOSED_CLASSES = 100, 5  # where no data is given to count
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,9 @@ def _clock(said: Mapping[str, Any]) -> Finding:
 def _data(run: Description, spec: str | None) -> tuple[Finding, int]:
     """Return the finding on this device's data, and how many training samples it has."""
     classes = ", ".join(run.classes[:8]) + (", ..." if len(run.classes) > 8 else "")
+    own = run.network.embeds
+    if spec is None and own:
+        return Finding("classes", None, "every device has its own; --data SPEC looks at yours"), SUPPOSED_SAMPLES
     if spec is None:
         return Finding("classes", None, f"the run's are {classes}; --data SPEC looks at yours"), SUPPOSED_SAMPLES
     try:
@@ -189,8 +193,20 @@ def _data(run: Description, spec: str | None) -> tuple[Finding, int]:
     except DataError as error:
         return Finding("classes", False, str(error)), SUPPOSED_SAMPLES
     samples = len(part.train_set)
+    if own:
+        return _own(part.train_set.classes, np.unique(part.train_set.labels, return_counts=True)[1], samples), samples
     text = f"all of {spec} are among the run's, {classes}; {samples} training samples"
     return Finding("classes", True, text), samples
+
+
+def _own(classes: tuple[str, ...], counts: Any, samples: int) -> Finding:
+    """Return the finding on a device's own classes. counts: how many training samples there are of each."""
+    text = f"{len(classes)} of its own, {listed(classes)}; {samples} training samples"
+    if len(counts) < 2:
+        return Finding("classes", False, f"{text} of one class: there is nothing to tell it from; label another thing")
+    if counts.min() < 2:
+        return Finding("classes", False, f"{text}, of some class only one: two are needed to learn from; label more")
+    return Finding("classes", True, text)
 
 
 def _disk(state: Path, run: tuple[Description, Mapping[str, Any]] | None) -> Finding:
@@ -224,7 +240,8 @@ def _speed(run: Description, recipe: PhaseConfig, samples: int, said: Mapping[st
     shape = (count, *network.input_shape)
     pictures = len(network.input_shape) == 3
     x: Any = rng.integers(0, 256, shape, np.uint8) if pictures else rng.standard_normal(shape, np.float32)
-    drawn = Samples(x, rng.integers(0, network.outputs, count, np.int64))
+    classes = SUPPOSED_CLASSES if network.embeds else network.outputs
+    drawn = Samples(x, rng.integers(0, classes, count, np.int64))
     beside = {name: start(network) for name, start in learner(recipe.algorithm).shared.items()}
     state = begin(network, recipe, {"theta": network.init(0), **beside}, {})
     few = replace(PhaseConfig(), algorithm=recipe.algorithm, batch_size=recipe.batch_size, settings=recipe.settings)

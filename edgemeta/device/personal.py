@@ -10,9 +10,10 @@ from edgemeta.device.joined import Joined
 from edgemeta.device.state import DeviceState
 from edgemeta.errors import ConfigError, ModelFileError
 from edgemeta.fed.messages import Work, read_work
+from edgemeta.fed.participants import Participant
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.streams import Stream, generator
-from edgemeta.meta import Own, Samples, TrainedModel, adapt_as, load_model, owned
+from edgemeta.meta import Own, TrainedModel, adapt_as, load_model, owned
 from edgemeta.nn import Vector
 from edgemeta.nn.files import load_parameters
 from edgemeta.records import record_from
@@ -54,12 +55,12 @@ def newest(state: DeviceState, run: Joined) -> tuple[Vector, int] | None:
     return (found[max(found)], max(found)) if found else None
 
 
-def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, train: Samples, how: Settings) -> None:
+def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, part: Participant, how: Settings) -> None:
     """Adapt the model of round `number`, and keep it as this device's own.
 
     With the draws of that round's evaluation, so that the scores "after" adaptation are the kept model's.
     """
-    settings, batch_size = how
+    (settings, batch_size), train = how, part.train
     rng = generator(run.run.seed, Stream.EVALUATION, number, run.participant)
     support = train.take(rng.permutation(train.size)[: settings.support])
     own = adapt_as(settings, run.network, theta, support, batch_size, rng)
@@ -67,7 +68,7 @@ def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, tra
     if not np.isfinite(own.theta).all():
         log.warning("adapting the model of round %d diverged: it is used as it is", number)
         own = Own(run.network, theta)
-    owned(own, run.run.classes, number).save(state.personal)
+    owned(own, part.train_set.classes, number).save(state.personal)
 
 
 def in_use(state: DeviceState, run: Joined | None) -> TrainedModel | None:

@@ -41,7 +41,7 @@ class Tasks:
     def __init__(
         self,
         state: DeviceState,
-        source: Source,
+        source: Source | None,
         partition_id: int | None,
         guard: Guard,
         clock: Callable[[], float],
@@ -161,9 +161,9 @@ class Tasks:
         finally:
             run.network.release()
         write_atomic(self._state.scores, [encode_evaluation(scores)], private=True)
-        shown = "accuracy" if "accuracy" in scores["before"] else "loss"
-        before, after = scores["before"][shown], scores["after"][shown]
-        return Done(Kind.EVALUATED, f"round {work.round}: {shown} {before:.3f}, adapted {after:.3f}")
+        shown = "accuracy" if "accuracy" in scores["after"] else "loss"
+        before = f"{shown} {scores['before'][shown]:.3f}, adapted" if scores["before"] else f"adapted, {shown}"
+        return Done(Kind.EVALUATED, f"round {work.round}: {before} {scores['after'][shown]:.3f}")
 
     def done(self) -> None:
         """Put the task aside: its result is delivered, or not wanted."""

@@ -78,7 +78,8 @@ class Collected:
             raise StorageError(f"round {progress.round} cannot be closed: {error}") from error
 
     def _admit_scores(self, body: bytes) -> dict[str, Any]:
-        return admit_evaluation(body, self._plan.config.evaluation, classifies=self._model.classifies)
+        own = self._model.embeds
+        return admit_evaluation(body, self._plan.config.evaluation, classifies=own or self._model.classifies, own=own)
 
     def _admit(self, file: Path, round_number: int, sizes: Mapping[str, int]) -> Delivered:
         recipe = self._plan.recipe(round_number)

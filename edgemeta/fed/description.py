@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgemeta.config import DataConfig
+from edgemeta.config import OWN, DataConfig
 from edgemeta.errors import ConfigError, InputError
 from edgemeta.fed.messages import told
 from edgemeta.nn import Model
@@ -15,7 +15,10 @@ from edgemeta.records import record_from
 
 @dataclass(frozen=True)
 class Description:
-    """data: how an experiment's data is cut (its source is a device's own); last_round: None where there is no last."""
+    """data: how an experiment's data is cut (its source is a device's own); last_round: None where there is no last.
+
+    classes: the names; none where every participant has its own.
+    """
 
     data: DataConfig
     seed: int
@@ -32,7 +35,7 @@ class Description:
             "model": {
                 "name": model["model"],
                 "input_shape": list(self.network.input_shape),
-                "classes": list(self.classes),
+                "classes": OWN if self.network.embeds else list(self.classes),
                 "normalization": json.loads(model["normalization"]),
                 "layout": model["layout"],
                 "loss": model["loss"],
@@ -51,10 +54,13 @@ class Description:
             seed = data.pop("seed")
             if not all(type(number) is int and number >= 0 for number in (seed, 0 if last is None else last)):
                 raise ValueError("seed and last_round must be whole numbers from 0")
-            classes = model["classes"]
+            own = model["classes"] == OWN
+            classes = [] if own else model["classes"]
             if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
                 raise ValueError("classes must be a list of names")
             network = _network(model, len(classes))
+            if network.embeds != own:
+                raise ValueError(f"classes are {model['classes']!r}, and the network's loss is {network.loss!r}")
             if network.layout.fingerprint != model["layout"]:
                 raise ValueError(f"its layout is {model['layout']}, and here it would be {network.layout.fingerprint}")
             return Description(record_from(DataConfig, data), seed, network, tuple(classes), last)

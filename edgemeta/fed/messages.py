@@ -188,10 +188,11 @@ def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:
     return samples, min(max(loss, -LOSS_CEILING), LOSS_CEILING), evaluations  # sums of losses stay numbers
 
 
-def admit_evaluation(body: bytes, settings: EvaluationConfig, *, classifies: bool) -> dict[str, Any]:
+def admit_evaluation(body: bytes, settings: EvaluationConfig, *, classifies: bool, own: bool = False) -> dict[str, Any]:
     """Return one participant's scores from the body of an evaluation message, or raise Refused.
 
-    classifies: whether the model does; then each score needs an accuracy, and otherwise none has one.
+    classifies: whether the model does; then each score needs an accuracy, and otherwise none has one. own: whether
+    every participant has its own classes, and says how many; then there is no score before adaptation.
     """
     limits = {"loss": LOSS_CEILING} | ({"accuracy": 1.0} if classifies else {})
     try:
@@ -203,13 +204,16 @@ def admit_evaluation(body: bytes, settings: EvaluationConfig, *, classifies: boo
             {"steps": steps, "support": support, **_scores(cell, limits)}
             for (steps, support), cell in zip(settings.grid, metrics["grid"], strict=True)
         ]
-        before, after = _scores(metrics["before"], limits), _scores(metrics["after"], limits)
+        before, after = None if own else _scores(metrics["before"], limits), _scores(metrics["after"], limits)
+        classes = {"classes": metrics["classes"]} if own else {}
+        if own and (type(classes["classes"]) is not int or not 1 <= classes["classes"] <= MAX_SAMPLES):
+            raise ValueError(f"{classes['classes']!r} classes")
         episodes = {"episodes": _episodes(metrics["episodes"], settings)} if settings.episodes else {}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Refused(
             Reason.BAD_EVALUATION, f"expected {{'metrics': samples, scores before, after and over the grid}}: {error!r}"
         ) from None
-    return {"samples": samples, "before": before, "after": after, "grid": grid, **episodes}
+    return {"samples": samples, "before": before, "after": after, "grid": grid, **classes, **episodes}
 
 
 def _episodes(found: Sequence[Mapping[str, Any]], settings: EvaluationConfig) -> list[dict[str, Any]]:

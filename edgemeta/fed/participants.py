@@ -1,13 +1,13 @@
 """Who has which data in an experiment: one data set cut into participants, with noise where it is asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from edgemeta.config import DataConfig, EvaluationConfig
-from edgemeta.data import Dataset, Split, add_noise, partition
+from edgemeta.data import Dataset, Split, add_noise, own_classes, partition
 from edgemeta.data.leftout import LeftOut, left_out
 from edgemeta.data.natural import natural
 from edgemeta.errors import DataError
@@ -68,6 +68,16 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
         noise = (data.label_noise, data.pixel_noise) if k in spoilt else (0.0, 0.0)
         participants.append(Participant(train.for_participant(k), test.for_participant(k), k, seed, *noise))
     return participants, parts.left_out
+
+
+def with_own_classes(participant: Participant) -> Participant:
+    """Return a part of a data set as if its classes were the participant's own: only those, and in an order of its own.
+
+    So what one participant calls its first class says nothing of another's.
+    """
+    rng = generator(participant.seed, Stream.CLASSES, participant.number)
+    own = own_classes(Split(participant.train_set, participant.test_set), rng)
+    return replace(participant, train_set=own.train, test_set=own.test)
 
 
 def check_episodes(participants: Sequence[Participant], settings: EvaluationConfig) -> None:

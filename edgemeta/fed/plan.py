@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from edgemeta.config import ModelConfig, PhaseConfig, RunConfig, ServerConfig
+from edgemeta.config import OWN, ModelConfig, PhaseConfig, RunConfig, ServerConfig
 from edgemeta.data import parse_partition
 from edgemeta.errors import ConfigError, InputError
 from edgemeta.fed.aggregate import AGGREGATORS
@@ -16,6 +16,7 @@ from edgemeta.fed.scores import Record, new_record
 from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import LEARNERS, checked
 from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Layout, Model, build
+from edgemeta.nn.heads import EMBEDS
 from edgemeta.records import nearest, read_record
 
 CUSTOM = "custom"  # what a network without a name of its own is called
@@ -88,7 +89,8 @@ def resolve(
 ) -> RunConfig:
     """Return the configuration with everything filled in that follows from the data or from other settings.
 
-    network: one's own, instead of a named model. Raises ConfigError with every complaint about names and combinations.
+    classes: the names of the data's, unless the participants have their own. network: one's own, instead of a named
+    model. Raises ConfigError with every complaint about names and combinations.
     """
     train = config.data.participants - config.data.held_out
     server = replace(
@@ -97,7 +99,8 @@ def resolve(
         min_fit_clients=config.server.min_fit_clients or min(2, train),
     )
     name, loss = (CUSTOM, network.loss) if network else (config.model.name, config.model.loss)
-    model = ModelConfig(name, input_shape, classes, loss)
+    own = config.model.own
+    model = ModelConfig(name, input_shape, OWN if own else classes, loss)
     phases = tuple(
         replace(
             phase,
@@ -108,20 +111,26 @@ def resolve(
     )
     resolved = replace(config, model=model, server=server, phases=phases)
     complaints = [*_against_data(config.model, input_shape, classes), *_unknown_names(resolved)]
-    if network and network.loss == "cross-entropy" and network.outputs != len(classes):
+    if own and network and not network.embeds:
+        complaints.append(
+            "model.classes is 'own', and the network ends in class scores: let it end in an embedding, "
+            "say a dense layer, with Model(..., loss='prototypes')"
+        )
+    if not own and network and network.loss == "cross-entropy" and network.outputs != len(classes):
         said = f"the network has {network.outputs} outputs: the data has {len(classes)} classes"
         complaints.append(f"{said}; if there are more, name all of them in model.classes")
     if network and network.input_shape != input_shape:
         complaints.append(f"the network takes {network.input_shape}: the data has samples of shape {input_shape}")
     complaints += _impossible(resolved, train)
-    if len(classes) < 2 and network is None:
+    if len(classes) < 2 and network is None and not own:
         complaints.append(f"there is one class ({''.join(classes)}): a run needs two or more to tell apart")
     if not complaints:
         try:
             row = checked(config.evaluation, network or network_of(resolved))
             steps = config.evaluation.adapt_steps
             steps = row.steps if steps is None else steps
-            resolved = replace(resolved, evaluation=replace(config.evaluation, adapt_steps=steps))
+            how = config.evaluation.adaptation or ("prototypes" if own else None)
+            resolved = replace(resolved, evaluation=replace(config.evaluation, adaptation=how, adapt_steps=steps))
         except InputError as error:
             complaints.append(f"evaluation: {error}" if isinstance(error, ConfigError) else str(error))
     if complaints:
@@ -130,12 +139,15 @@ def resolve(
 
 
 def network_of(config: RunConfig, threads: int = 1) -> Model:
-    """Return the network that a resolved configuration names; pictures are normalised, other inputs are as they are."""
-    shape, classes = config.model.input_shape, config.model.classes
+    """Return the network that a resolved configuration names; pictures are normalised, other inputs are as they are.
+
+    Where every participant has its own classes, it ends in its embedding.
+    """
+    shape, classes = config.model.input_shape, config.model.names
     assert shape is not None  # resolved
-    assert isinstance(classes, tuple)
     normalization = PICTURES if len(shape) == 3 else RAW
-    return build(config.model.name, shape, len(classes), config.model.loss, normalization, threads)
+    loss = EMBEDS if config.model.own else config.model.loss
+    return build(config.model.name, shape, len(classes), loss, normalization, threads)
 
 
 def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tuple[str, ...]) -> list[str]:
@@ -143,7 +155,7 @@ def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tup
     complaints = []
     if asked.input_shape not in (None, input_shape):
         complaints.append(f"model.input_shape is {list(asked.input_shape or ())}: the data has {list(input_shape)}")
-    if asked.classes not in (None, classes, len(classes)):
+    if not asked.own and asked.classes not in (None, classes, len(classes)):
         complaints.append(f"model.classes is {asked.classes}: the data has {len(classes)}, {', '.join(classes)}")
     return complaints
 
@@ -185,6 +197,18 @@ def _unknown_settings(config: RunConfig) -> list[str]:
     return complaints
 
 
+def _wrong_learners(config: RunConfig) -> list[str]:
+    """Say which learners do not go with the kind of classes that the participants have."""
+    embeds = {p.algorithm for p in config.phases if p.algorithm in LEARNERS and LEARNERS[p.algorithm].embeds}
+    if config.model.own or not embeds:
+        return []
+    return [
+        f"algorithm '{name}' learns an embedding, in which a participant's classes are told apart by their means, and "
+        "common class names say nothing to it: give model.classes = 'own'"
+        for name in sorted(embeds)
+    ]
+
+
 def _impossible(config: RunConfig, train: int) -> list[str]:
     data, complaints, clip = config.data, [], config.server.clip
     if train < 1:
@@ -196,12 +220,16 @@ def _impossible(config: RunConfig, train: int) -> list[str]:
         value = getattr(config.server, name)
         if value > train:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
+    complaints += _wrong_learners(config)
     few, classes = config.evaluation, config.model.classes
     if few.episodes and isinstance(classes, tuple) and 0 < len(classes) < few.ways:
         complaints.append(
             f"evaluation.ways is {few.ways}, and there are {len(classes)} classes: give as many, or fewer"
         )
-    if (loss := config.model.loss) in LOSSES and not LOSSES[loss].classifies:
+    if (loss := config.model.loss) in LOSSES and not LOSSES[loss].classifies and not config.model.own:
         fit = ", ".join(name for name, row in LOSSES.items() if row.classifies)
-        complaints.append(f"model.loss is '{loss}', which takes targets, and a run's data has classes: give {fit}")
+        takes = (
+            "an embedding (model.classes = 'own')" if LOSSES[loss].embeds else "targets, and a run's data has classes"
+        )
+        complaints.append(f"model.loss is '{loss}', which takes {takes}: give {fit}")
     return complaints

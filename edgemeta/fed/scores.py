@@ -23,12 +23,14 @@ Spreads = dict[str, Spread]  # by metric: "accuracy" (of classifiers) and "loss"
 class Evaluation(TypedDict):
     """Scores of the global model as it is, adapted, and over the grid: there with "steps" and "support" beside them.
 
-    episodes: [{"ways", "shots", "participants", "accuracy"}], the spread over those who have classes enough.
+    Where every participant has its own classes, there is nothing before, and chance is the mean over participants of
+    one over their number of classes.
     """
 
-    before: Spreads
+    before: Spreads | None
     after: Spreads
     grid: list[dict[str, Any]]
+    chance: NotRequired[float]
     episodes: NotRequired[list[dict[str, Any]]]
 
 
@@ -118,13 +120,17 @@ def combine(participants: Sequence[Mapping[str, Any]]) -> Evaluation:
     weights = [scores["samples"] for scores in participants]
     grids = [scores["grid"] for scores in participants]
     evaluation: Evaluation = {
-        "before": _spreads([scores["before"] for scores in participants], weights),
+        "before": None,
         "after": _spreads([scores["after"] for scores in participants], weights),
         "grid": [
             {"steps": cell[0]["steps"], "support": cell[0]["support"], **_spreads(cell, weights)}
             for cell in zip(*grids, strict=True)
         ],
     }
+    if participants[0]["before"] is None:
+        evaluation["chance"] = float(np.mean([1 / scores["classes"] for scores in participants]))
+    else:
+        evaluation["before"] = _spreads([scores["before"] for scores in participants], weights)
     if episodes := [scores["episodes"] for scores in participants if "episodes" in scores]:
         evaluation["episodes"] = [_over_participants(cell) for cell in zip(*episodes, strict=True)]
     return evaluation

@@ -154,9 +154,7 @@ def _keep(
     tensors = {part + name: vector for part, kept in parts.items() for name, vector in kept.items()}
     if tensors:
         write_atomic(directory.round_state(round_number), encode_tensors(tensors, {}))
-    classes = plan.config.model.classes
-    assert isinstance(classes, tuple)  # resolved
-    save_model(directory.round_model(round_number), model, theta, classes, round_number)
+    save_model(directory.round_model(round_number), model, theta, plan.config.model.names, round_number)
 
 
 def load_state(path: Path) -> ServerState:

@@ -18,6 +18,7 @@ class Stream(IntEnum):
     TRAINING = 5
     EVALUATION = 6
     ALONE = 7
+    CLASSES = 8
 
 
 def generator(seed: int, stream: Stream, *where: int) -> np.random.Generator:

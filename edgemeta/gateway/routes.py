@@ -144,9 +144,7 @@ async def _run(gateway: Gateway, request: Request, _: Body) -> Response:
 def _described(gateway: Gateway) -> dict[str, Any]:
     """Return what a device needs to know of the run."""
     plan, model = gateway.coordinator.plan, gateway.coordinator.model
-    classes = plan.config.model.classes
-    assert isinstance(classes, tuple)  # resolved
-    return Description(plan.config.data, plan.config.seed, model, classes, plan.last_round).to_json()
+    return Description(plan.config.data, plan.config.seed, model, plan.config.model.names, plan.last_round).to_json()
 
 
 def _enrolled(gateway: Gateway, request: Request) -> tuple[str | None, str | None]:

@@ -19,12 +19,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
+from edgemeta.meta.protonet import by_class, check_alive
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace
-from edgemeta.records import NoSettings, nearest, record_from
+from edgemeta.nn.prototypes import leave_one_out
+from edgemeta.records import NoSettings, nearest, number, record_from
 
 
 class GradientAt(NamedTuple):
@@ -36,6 +39,7 @@ class GradientAt(NamedTuple):
 
 Vectors = Mapping[str, Vector]
 Directions = Mapping[str, Vector | GradientAt]
+Draw = Callable[[NDArray[np.int64], int, np.random.Generator], NDArray[np.int64]]
 Direct = Callable[[Model, Vectors, Sequence[Samples], PhaseConfig, Workspace], tuple[Sequence[float], Directions]]
 
 
@@ -45,7 +49,9 @@ class Learner:
 
     shared, private: name -> its first value, for the vectors beside theta that travel, and that stay on the device.
     begun: name -> its value when a round begins, given the shared vectors as they came, for what ends with the round.
-    settings: the record of what the learner is told beside the recipe of all (`settings_of`).
+    settings: the record of what the learner is told beside the recipe of all (`settings_of`). draw: how a step's one
+    batch is drawn, (labels, batch size, rng) -> indices; None: in passes over the data. embeds: whether it trains a
+    network that ends in an embedding, and asks for no common class names.
     """
 
     direct: Direct
@@ -56,6 +62,8 @@ class Learner:
     shared: Mapping[str, Callable[[Model], Vector]] = field(default_factory=dict)
     begun: Mapping[str, Callable[[Vectors], Vector]] = field(default_factory=dict)
     settings: type = NoSettings
+    draw: Draw | None = None
+    embeds: bool = False
 
 
 def fedavg(
@@ -82,6 +90,28 @@ def reptile(
     return losses, {"theta": np.subtract(vectors["theta"], adapted, out=adapted)}
 
 
+@dataclass(frozen=True)
+class Prototypes:
+    """scale: of squared distances, in units of the batch's spread; the larger, the more the nearest mean counts."""
+
+    scale: float = number(5.0, 0, above=True)
+
+
+def protonet(
+    model: Model, vectors: Vectors, batches: Sequence[Samples], recipe: PhaseConfig, workspace: Workspace
+) -> tuple[Sequence[float], Directions]:
+    """Prototypical networks: each sample against its class's other samples' mean (`edgemeta.nn.prototypes`)."""
+    theta, (batch,) = vectors["theta"], batches
+
+    def loss(z: Vector, y: NDArray[np.int64]) -> tuple[float, Vector]:
+        check_alive(z, batch)
+        return leave_one_out(z, y, settings_of(recipe).scale)
+
+    gradient = workspace.part("learner").array("gradient", theta.shape, theta.dtype)
+    value, _ = model.loss_and_grad(theta, batch.x, batch.y, workspace, gradient, loss)
+    return [value], {"theta": gradient}
+
+
 def descend(
     model: Model, theta: Vector, batches: Sequence[Samples], lr: float, workspace: Workspace
 ) -> tuple[Vector, list[float]]:
@@ -98,6 +128,15 @@ LEARNERS: dict[str, Learner] = {
     "fomaml": Learner(fomaml, lambda _: 2, lambda r: r.inner_steps + 1, "Finn et al. 2017, arXiv:1703.03400"),
     "reptile": Learner(
         reptile, lambda r: r.inner_steps, lambda r: r.inner_steps, "Nichol et al. 2018, arXiv:1803.02999"
+    ),
+    "protonet": Learner(
+        protonet,
+        batches=lambda _: 1,
+        evaluations=lambda _: 1,
+        paper="Snell et al. 2017, arXiv:1703.05175",
+        settings=Prototypes,
+        draw=by_class,
+        embeds=True,
     ),
 }
 

@@ -81,9 +81,11 @@ def take_step(
     Raises DataError when there are fewer samples than the learner needs.
     """
     method = learner(recipe.algorithm)
-    batches = [
-        data.take(indices) for indices in _draw(state, data.size, recipe.batch_size, method.batches(recipe), rng)
-    ]
+    if method.draw is not None:
+        drawn = [method.draw(data.y, recipe.batch_size, rng)]
+    else:
+        drawn = _draw(state, data.size, recipe.batch_size, method.batches(recipe), rng)
+    batches = [data.take(indices) for indices in drawn]
     losses, directions = method.direct(model, state.vectors, batches, recipe, workspace)
     losses = [*losses]
     for name, direction in directions.items():

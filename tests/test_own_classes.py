@@ -1,0 +1,228 @@
+"""Every device its own classes: runs, devices, commands, and that nobody else hears what they are called."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from processes import SPEC, assert_same_run, end, write_config
+from runs import TINY, command_line
+
+import edgemeta
+from edgemeta.bench.loopback import gateway, records, start
+from edgemeta.config import config_from
+from edgemeta.data.shapes import SHAPES
+from edgemeta.errors import ConfigError, DataError
+from edgemeta.fed.messages import admit_evaluation
+from edgemeta.fed.refusal import Refused
+from edgemeta.nn import Dense, Flatten, Model, ReLU
+
+OWN: dict[str, Any] = TINY | {
+    "model": {"name": "mlp", "classes": "own"},
+    "phases": [{"algorithm": "protonet", "rounds": 3, "local_steps": 3, "batch_size": 12, "lr": 0.1}],
+    "evaluation": {"every": 2, "support": 20, "grid": [[0, 6], [2, 20]]},
+}
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (120, 120, 120)}
+
+
+def photograph(folder: Path, name: str, colour: str, count: int = 24) -> None:
+    """Fill a folder with noisy pictures of one colour."""
+    (folder / name).mkdir(parents=True)
+    for i in range(count):
+        noise = np.random.default_rng([len(colour), i]).integers(-35, 35, (8, 8, 3))
+        Image.fromarray((np.array(COLOURS[colour]) + noise).clip(0, 255).astype(np.uint8)).save(
+            folder / name / f"{colour}-{i}.png"
+        )
+
+
+def in_turn(*devices: edgemeta.Device, grows: Callable[[], None]) -> None:
+    """Step devices to the end of their run; what `grows` does comes after the first update that is delivered."""
+    over, grown, end_s = set[int](), False, time.monotonic() + 60
+    while len(over) < len(devices):
+        assert time.monotonic() < end_s
+        for k, device in enumerate(devices):
+            done = device.step(60.0)
+            over |= {k} if done.kind == "over" else set()
+            if not grown and "delivered the update" in str(done):
+                grown = True
+                grows()
+        time.sleep(0.02)
+
+
+def test_a_run_of_own_classes() -> None:
+    result = edgemeta.simulate(OWN)
+    first, last = result.history[0], result.history[-1]
+    for key in ("evaluation", "evaluation_new"):
+        assert first[key]["before"] is None  # type: ignore[literal-required]
+        assert last[key]["chance"] == pytest.approx(1 / 3)  # type: ignore[literal-required]
+        assert 0 <= last[key]["after"]["accuracy"]["mean"] <= 1  # type: ignore[literal-required]
+    assert result.history[1]["train_loss"] > result.history[3]["train_loss"]  # type: ignore[operator]
+    assert result.model.classes == ()
+    assert result.model.network.outputs == 200
+    with pytest.raises(DataError, match="adapt it first"):
+        result.model.predict(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_participants_classes_are_those_of_its_part_in_an_order_of_its_own() -> None:
+    prepared = edgemeta.api.prepare(config_from(OWN | {"data": TINY["data"] | {"participants": 12, "held_out": 0}}))
+    orders = [participant.train_set.classes for participant in prepared.participants]
+    assert {len(names) for names in orders} == {3}
+    for participant in prepared.participants:
+        assert set(participant.train.y.tolist()) == {0, 1, 2}
+        assert set(participant.test.y.tolist()) <= {0, 1, 2}
+    usual = list(SHAPES)
+    assert any(list(names) != sorted(names, key=usual.index) for names in orders)
+    named = edgemeta.api.prepare(config_from(TINY | {"data": TINY["data"] | {"participants": 12, "held_out": 0}}))
+    for ours, theirs in zip(prepared.participants, named.participants, strict=True):
+        assert ours.train.x.tobytes() == theirs.train.x.tobytes()
+        for mine, common in zip(ours.train.y, theirs.train.y, strict=True):
+            assert ours.train_set.classes[mine] == theirs.train_set.classes[common]
+
+
+def test_arrays_whose_names_mean_other_things_with_everyone() -> None:
+    def part(dark: str, light: str, seed: int) -> tuple[Any, Any]:
+        rng = np.random.default_rng(seed)
+        y = np.arange(20) % 2
+        x = (rng.integers(0, 100, (20, 4, 4, 1)) + 150 * y[:, None, None, None]).astype(np.uint8)
+        return x, [(dark, light)[k] for k in y]
+
+    data = [(part("a", "b", 1), part("a", "b", 2)), (part("b", "a", 3), part("b", "a", 4))]
+    config = OWN | {"data": {}, "phases": [OWN["phases"][0] | {"rounds": 5}]}
+    result = edgemeta.simulate(config, data=data)
+    assert result.history[-1]["evaluation"]["after"]["accuracy"]["mean"] == 1.0
+    for dark, light in (("a", "b"), ("b", "a")):
+        own = result.model.adapt(*part(dark, light, 5))
+        chances = own.predict(np.full((4, 4, 1), 240, np.uint8))[0]
+        assert own.classes[int(chances.argmax())] == light
+    network = Model([Flatten(), Dense(16), ReLU(), Dense(6)], (4, 4, 1), "prototypes")
+    assert edgemeta.simulate(config, data=data, model=network).model.network.layers == network.layers
+
+
+def test_a_participant_with_one_class_takes_part_and_changes_nothing() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 255, (20, 4, 4, 1), np.uint8)
+    two, one = (((x, y), (x, y)) for y in (np.arange(20) % 2, np.zeros(20, np.int64)))
+    config = OWN | {"data": {}, "server": {"optimizer": "sgd"}}
+    both = edgemeta.simulate(config, data=[two, one])
+    assert [record["participants"] for record in both.history[1:]] == [2, 2, 2]
+    assert both.history[-1]["evaluation"]["chance"] == 0.75  # of a half and one
+    with pytest.raises(DataError, match="every participant has samples of one class"):
+        edgemeta.simulate(config, data=[one, one])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"name": "mlp"}}, "'protonet' learns an embedding.*give model.classes = 'own'"),
+        ({"model": {"classes": "mine"}}, "model.classes is 'mine': expected a list of names, a number, or 'own'"),
+        ({"model": {"loss": "prototypes"}}, r"takes an embedding \(model.classes = 'own'\): give cross-entropy"),
+        ({"evaluation": {"adaptation": "known"}}, "'known' leaves classes out, and an embedding has none"),
+        ({"phases": [{"algorithm": "protonet", "settings": {"scale": 0.0}}]}, "scale is 0.0: expected more than 0"),
+    ],
+)
+def test_what_means_nothing_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        edgemeta.simulate(OWN | changes)
+
+
+def test_a_network_of_ones_own_has_to_end_in_an_embedding() -> None:
+    with pytest.raises(ConfigError, match=r"ends in class scores: .* Model\(..., loss='prototypes'\)"):
+        edgemeta.simulate(OWN, model=Model([Flatten(), Dense(3)], (8, 8, 3)))
+
+
+def test_scores_of_own_classes_say_how_many_there_are() -> None:
+    settings = config_from(OWN | {"evaluation": {}}).evaluation
+    metrics = {"samples": 4, "before": None, "after": {"loss": 1.0, "accuracy": 0.5}, "grid": [], "classes": 3}
+
+    def admitted(**changes: Any) -> dict[str, Any]:
+        body = json.dumps({"metrics": metrics | changes}).encode()
+        return admit_evaluation(body, settings, classifies=True, own=True)
+
+    assert admitted() == metrics
+    assert admitted(before={"loss": 0.0}) == metrics  # what nobody asked for is not kept
+    for classes in (0, -1, True, "3", None, 10**12):
+        with pytest.raises(Refused, match="classes"):
+            admitted(classes=classes)
+
+
+@pytest.mark.slow
+def test_the_same_bits_over_http_through_kills(tmp_path: Path) -> None:
+    config, served, log = write_config(tmp_path, OWN), tmp_path / "served", tmp_path / "log"
+    edgemeta.simulate(config, out=tmp_path / "simulated")
+    arguments = ("server", "--config", config, "--state", served)
+    server = start(*arguments, "--port", 0, log=log)
+    url = server.stdout.readline().split()[-1]
+    devices = [
+        start(
+            *("client", "--server", url, "--data", SPEC, "--partition-id", k),
+            *("--state", tmp_path / f"device{k}", "--name", f"board-{k}"),
+            log=log,
+        )
+        for k in range(4)
+    ]
+    try:
+        for finished in (1, 2):
+            while not (served / "history.jsonl").exists() or len(records(served, 0)) < finished:
+                time.sleep(0.01)
+            end(server)
+            server = start(*arguments, "--port", url.rpartition(":")[2], log=log)
+        assert [device.wait(timeout=30) for device in devices] == [0, 0, 0, 0], log.read_text()
+    finally:
+        end(server, *devices)
+    assert_same_run(served, tmp_path / "simulated")
+    prepared = edgemeta.api.prepare(config_from(OWN))
+    for k, participant in enumerate(prepared.participants):
+        own = edgemeta.load_model(tmp_path / f"device{k}" / "personal.safetensors")
+        assert own.round == 3
+        assert own.classes == participant.train_set.classes
+
+
+@pytest.mark.slow
+def test_folders_of_own_names_which_the_gateway_never_hears(tmp_path: Path) -> None:
+    photograph(tmp_path / "a", "my cup", "red")
+    photograph(tmp_path / "a", "the door", "green")
+    photograph(tmp_path / "b", "my cup", "blue")  # the same name, for another thing
+    photograph(tmp_path / "b", "nothing", "grey")
+    settings = OWN | {
+        "model": {"name": "mlp", "classes": "own", "input_shape": [8, 8, 3]},
+        "data": {"participants": 2},
+        "server": {"round_deadline_s": 60.0},
+    }
+    with gateway(write_config(tmp_path, settings), tmp_path / "served") as (_, url):
+        look = command_line("doctor", url, "--data", tmp_path / "a", "--json", cwd=tmp_path)
+        found = {finding["check"]: finding["text"] for finding in json.loads(look.stdout)["checks"]}
+        assert found["classes"].startswith("2 of its own, my cup, the door; ")
+        assert "ok" in found["memory"] or "MB are free" in found["memory"]
+        nothing = command_line("client", "--server", url, "--state", tmp_path / "da", "--name", "a", cwd=tmp_path)
+        assert nothing.returncode == 2
+        assert "every device of this run has its own classes" in nothing.stderr
+        assert "--data FOLDER" in nothing.stderr
+        with (
+            edgemeta.Device(url, tmp_path / "a", tmp_path / "da", "a") as a,
+            edgemeta.Device(url, tmp_path / "b", tmp_path / "db", "b") as b,
+        ):
+            in_turn(a, b, grows=lambda: photograph(tmp_path / "a", "a new thing", "blue"))
+            picture = np.broadcast_to(np.array(COLOURS["blue"], np.uint8), (8, 8, 3))
+            guesses = [int(device.predict(picture).argmax()) for device in (a, b)]
+    own = [edgemeta.load_model(tmp_path / state / "personal.safetensors") for state in ("da", "db")]
+    assert own[0].classes == ("a new thing", "my cup", "the door")
+    assert own[1].classes == ("my cup", "nothing")
+    assert [model.classes[guess] for model, guess in zip(own, guesses, strict=True)] == ["a new thing", "my cup"]
+    for path in (tmp_path / "served").rglob("*"):
+        if path.is_file():
+            assert not any(name in path.read_bytes() for name in (b"my cup", b"the door", b"nothing", b"a new thing"))
+
+    model = tmp_path / "served" / "model.safetensors"
+    shown = command_line("evaluate", model, "--data", tmp_path / "a")
+    assert "before adaptation: no classes yet" in shown.stdout, shown.stderr
+    refused = command_line("predict", model, tmp_path / "a" / "my cup" / "red-0.png")
+    assert refused.returncode == 2
+    assert "adapt it first" in refused.stderr
+    adapted = command_line("adapt", model, "--data", tmp_path / "a", "--out", tmp_path / "mine.safetensors")
+    assert adapted.returncode == 0, adapted.stderr
+    said = command_line("predict", tmp_path / "mine.safetensors", tmp_path / "a" / "my cup" / "red-0.png")
+    assert "red-0.png: my cup" in said.stdout
