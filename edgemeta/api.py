@@ -11,14 +11,15 @@ from edgemeta.data import Split, check_apart, check_several, open_data
 from edgemeta.data.arrays import named_splits, own_splits
 from edgemeta.data.fingerprint import fingerprint
 from edgemeta.data.leftout import LeftOut, one_sided
-from edgemeta.errors import ConfigError
+from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed.comparison import alone, fedavg_of
 from edgemeta.fed.participants import Participant, divide, left_over, with_own_classes
 from edgemeta.fed.plan import CUSTOM, network_of, resolve
 from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
-from edgemeta.meta import load_model
+from edgemeta.meta import LEARNERS, load_model
 from edgemeta.nn import Model, Vector
+from edgemeta.nn.heads import give_head
 
 MODEL_FILE = "model.safetensors"  # in a run directory
 Arrays = tuple[Any, Any]  # samples and labels
@@ -138,7 +139,8 @@ def prepare(
     splits: tuple[Split, ...]
     if data is None:
         split = open_data(config.data.source, shape=config.model.input_shape, seed=config.seed)
-        resolved = resolve(config, split.train.shape, split.train.classes, model)
+        most = most_classes(split, config) if config.model.own else None
+        resolved = resolve(config, split.train.shape, split.train.classes, model, most)
         participants, _ = divide(split, resolved.data, resolved.seed)
         splits, unused = (split,), left_over(split, participants, resolved.data)
         if config.model.own:
@@ -150,12 +152,24 @@ def prepare(
         participants = [Participant(split.train, split.test, k) for k, split in enumerate(splits)]
         first, unused = splits[0].train, LeftOut(why=() if config.model.own else tuple(one_sided(splits)))
         config = replace(config, data=replace(config.data, source="arrays", participants=len(participants)))
-        resolved = resolve(config, first.shape, first.classes, model)
+        most = max(len(split.train.classes) for split in splits)
+        resolved = resolve(config, first.shape, first.classes, model, most)
     if config.model.own:
         check_apart(participant.train_set for participant in participants)
     elif model is None or model.classifies:
         check_several(participant.train_set for participant in participants)
+    if model and resolved.model.most_classes:
+        give_head(model, resolved.model.most_classes)
     return Prepared(resolved, model or network_of(resolved, threads), participants, splits, unused)
+
+
+def most_classes(split: Split, config: RunConfig) -> int | None:
+    """Return how many classes a participant has at most of a data set that is cut; None where it cannot be cut so."""
+    try:
+        participants, _ = divide(split, config.data, config.seed)
+    except DataError:
+        return None
+    return max(len(with_own_classes(participant).train_set.classes) for participant in participants)
 
 
 def _own_splits(data: Iterable[tuple[Arrays, Arrays]], config: RunConfig, model: Model | None) -> list[Split]:
@@ -170,7 +184,9 @@ def gateway_data(config: RunConfig) -> tuple[Split] | None:
 
     None where the configuration gives both. Only labels are read. Raises DataError.
     """
-    if config.model.input_shape is not None and (config.model.own or config.model.names):
+    heads = not all(phase.algorithm in LEARNERS and LEARNERS[phase.algorithm].embeds for phase in config.phases)
+    enough = not heads or config.model.most_classes if config.model.own else config.model.names
+    if config.model.input_shape is not None and enough:
         return None
     return (open_data(config.data.source, shape=config.model.input_shape, seed=config.seed),)
 
@@ -183,11 +199,14 @@ def prepare_gateway(
     data: what `gateway_data` returned, if it has been asked before. model: one's own network. Raises ConfigError and
     DataError.
     """
-    shape, classes = config.model.input_shape, config.model.names
+    shape, classes, most = config.model.input_shape, config.model.names, config.model.most_classes
     if found := data or gateway_data(config):
         shape, classes = found[0].train.shape, found[0].train.classes
+        most = most_classes(found[0], config) if config.model.own else most
     assert shape is not None  # or there would be data
-    resolved = resolve(config, shape, classes, model)
+    resolved = resolve(config, shape, classes, model, most)
+    if model and resolved.model.most_classes:
+        give_head(model, resolved.model.most_classes)
     return resolved, model or network_of(resolved)
 
 

@@ -23,13 +23,15 @@ PRESETS = Path(__file__).parent / "presets"
 class ModelConfig:
     """The network. What is None is taken from the data.
 
-    classes: names (of one's own arrays, too), or how many; or "own": every participant has its own.
+    classes: names (of one's own arrays, too), or how many; or "own": every participant has its own. most_classes: how
+    many of its own a participant has at most.
     """
 
     name: str = "cnn"
     input_shape: tuple[int, ...] | None = None
     classes: tuple[str, ...] | int | str | None = None
     loss: str = "cross-entropy"
+    most_classes: int | None = number(None, 1)
 
     def __post_init__(self) -> None:
         if isinstance(self.classes, tuple):  # one name has one form, wherever it comes from
@@ -58,6 +60,7 @@ class DataConfig:
     label_noise: float = number(0.0, 0, 1)
     pixel_noise: float = number(0.0, 0, 1)
     noisy_participants: float = number(1.0, 0, 1)
+    new_classes: int = number(0, 0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -238,7 +238,7 @@ class Device:
         self._tasks.done()
         if not train:
             self._keep(adaptation={"evaluation": asdict(work.evaluation), "batch_size": work.recipe.batch_size})
-            self._personalise(run, task.vectors["theta"], work.round)
+            self._personalise(run, task.vectors, work.round)
         return Done(Kind.DELIVERED, f"delivered the {what} of round {work.round}")
 
     def _tell_diverged(self) -> None:
@@ -265,9 +265,9 @@ class Device:
             self._personalise(self._run, *found)
         return found is not None
 
-    def _personalise(self, run: Joined, theta: Vector, number: int) -> None:
+    def _personalise(self, run: Joined, vectors: Mapping[str, Vector], number: int) -> None:
         how = settings_of(self._identity.adaptation)
-        personalise(self._state, run, theta, number, self._tasks.data(run), how)
+        personalise(self._state, run, vectors, number, self._tasks.data(run), how)
         self._tasks.release()
         self._personal = None
         self._keep(personal=number)

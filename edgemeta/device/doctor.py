@@ -26,7 +26,7 @@ from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
 from edgemeta.link.trust import clock_is_behind, device_context, explained
 from edgemeta.meta import Samples, begin, steps_in
-from edgemeta.meta.learners import learner
+from edgemeta.meta.learners import shared_of
 from edgemeta.names import listed
 from edgemeta.records import record_from
 
@@ -240,9 +240,9 @@ def _speed(run: Description, recipe: PhaseConfig, samples: int, said: Mapping[st
     shape = (count, *network.input_shape)
     pictures = len(network.input_shape) == 3
     x: Any = rng.integers(0, 256, shape, np.uint8) if pictures else rng.standard_normal(shape, np.float32)
-    classes = SUPPOSED_CLASSES if network.embeds else network.outputs
+    classes = min(SUPPOSED_CLASSES, (network.headed or network).outputs) if network.embeds else network.outputs
     drawn = Samples(x, rng.integers(0, classes, count, np.int64))
-    beside = {name: start(network) for name, start in learner(recipe.algorithm).shared.items()}
+    beside = {name: start(network) for name, start in shared_of(network, recipe.algorithm).items()}
     state = begin(network, recipe, {"theta": network.init(0), **beside}, {})
     few = replace(PhaseConfig(), algorithm=recipe.algorithm, batch_size=recipe.batch_size, settings=recipe.settings)
     times = [time.perf_counter()]

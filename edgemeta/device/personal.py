@@ -14,6 +14,9 @@ from edgemeta.fed.participants import Participant
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import Own, TrainedModel, adapt_as, load_model, owned
+from edgemeta.meta.adaptations import begun
+from edgemeta.meta.learners import Vectors
+from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Vector
 from edgemeta.nn.files import load_parameters
 from edgemeta.records import record_from
@@ -36,26 +39,28 @@ def model_round(work: Work) -> int:
     return work.round if work.kind is Stage.EVALUATE else work.round - 1
 
 
-def newest(state: DeviceState, run: Joined) -> tuple[Vector, int] | None:
-    """Return the newest global model in a state directory and the round that led to it, or None."""
-    found: dict[int, Vector] = {}
+def newest(state: DeviceState, run: Joined) -> tuple[dict[str, Vector], int] | None:
+    """Return the newest global model in a state directory, as its vectors, and the round that led to it, or None."""
+    found: dict[int, dict[str, Vector]] = {}
     for path in (state.work, state.last):
         try:
             work, vectors = read_work(path, run.network)
         except ModelFileError:
             continue
-        found[model_round(work)] = np.asarray(vectors["theta"])
+        found[model_round(work)] = {name: np.asarray(vector) for name, vector in vectors.items()}
     try:
         network, theta, _, number = load_parameters(state.model)
     except ModelFileError:
         pass
     else:
         if network.layout == run.network.layout:
-            found[number] = theta
+            found[number] = found.get(number, {}) | {"theta": theta}  # a head is in no model file
     return (found[max(found)], max(found)) if found else None
 
 
-def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, part: Participant, how: Settings) -> None:
+def personalise(
+    state: DeviceState, run: Joined, vectors: Vectors, number: int, part: Participant, how: Settings
+) -> None:
     """Adapt the model of round `number`, and keep it as this device's own.
 
     With the draws of that round's evaluation, so that the scores "after" adaptation are the kept model's.
@@ -63,7 +68,9 @@ def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, par
     (settings, batch_size), train = how, part.train
     rng = generator(run.run.seed, Stream.EVALUATION, number, run.participant)
     support = train.take(rng.permutation(train.size)[: settings.support])
-    own = adapt_as(settings, run.network, theta, support, batch_size, rng)
+    theta = vectors["theta"]
+    start = begun(settings, run.network, theta, vectors.get(HEAD), len(part.train_set.classes))
+    own = adapt_as(settings, *start, support, batch_size, rng)
     run.network.release()
     if not np.isfinite(own.theta).all():
         log.warning("adapting the model of round %d diverged: it is used as it is", number)
@@ -77,4 +84,6 @@ def in_use(state: DeviceState, run: Joined | None) -> TrainedModel | None:
         return load_model(state.personal)
     except ModelFileError:
         found = newest(state, run) if run else None
-        return TrainedModel(run.network, np.array(found[0]), run.run.classes, found[1]) if run and found else None
+        return (
+            TrainedModel(run.network, np.array(found[0]["theta"]), run.run.classes, found[1]) if run and found else None
+        )

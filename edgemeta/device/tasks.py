@@ -19,6 +19,7 @@ from edgemeta.fed.messages import Work, encode_evaluation, encode_update, read_w
 from edgemeta.fed.participants import Participant
 from edgemeta.fed.private import load_private, save_private
 from edgemeta.meta import LocalState, begin, evaluate, steps_in
+from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Vector
 from edgemeta.storage import write_atomic
 
@@ -152,6 +153,7 @@ class Tasks:
             scores = evaluate(
                 *(run.network, vectors["theta"], data.train, data.test),
                 *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
+                head=vectors.get(HEAD),
             )
         finally:
             run.network.release()

@@ -23,7 +23,7 @@ from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record, summarize, with_evaluation
 from edgemeta.fed.selection import evaluators, trainers
-from edgemeta.fed.server_step import ServerState, begin, load_state, travelling
+from edgemeta.fed.server_step import ServerState, begin, load_state, scored_with, travelling
 from edgemeta.fed.standing import STRIKES, Standing
 from edgemeta.fed.upload import most_bytes
 from edgemeta.nn import Model, Vector
@@ -84,7 +84,7 @@ class Coordinator:
         """The vectors that go out with the open task's theta, by name."""
         if self._server[0] != self.progress.model:
             self._server = self.progress.model, load_state(self.state_path)
-        return travelling(self._server[1], self.plan.recipe(self.progress.round)) if self._trains else {}
+        return (travelling if self._trains else scored_with)(self._server[1], self.plan.recipe(self.progress.round))
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -10,7 +10,10 @@ from edgemeta.errors import ConfigError, InputError
 from edgemeta.fed.messages import told
 from edgemeta.nn import Model
 from edgemeta.nn.files import model_from, model_metadata
+from edgemeta.nn.heads import give_head
 from edgemeta.records import record_from
+
+MOST_CLASSES = 10_000  # that a run may give a head for
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Description:
                 "normalization": json.loads(model["normalization"]),
                 "layout": model["layout"],
                 "loss": model["loss"],
+                **({"most_classes": self.network.headed.outputs} if self.network.headed else {}),
                 **({"layers": json.loads(model["layers"])} if "layers" in model else {}),
             },
         }
@@ -63,6 +67,10 @@ class Description:
                 raise ValueError(f"classes are {model['classes']!r}, and the network's loss is {network.loss!r}")
             if network.layout.fingerprint != model["layout"]:
                 raise ValueError(f"its layout is {model['layout']}, and here it would be {network.layout.fingerprint}")
+            if own and (most := model.get("most_classes")) is not None:
+                if type(most) is not int or not 1 <= most <= MOST_CLASSES:
+                    raise ValueError(f"most_classes is {most!r}")
+                give_head(network, most)
             return Description(record_from(DataConfig, data), seed, network, tuple(classes), last)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as error:
             raise ConfigError(

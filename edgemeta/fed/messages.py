@@ -22,6 +22,7 @@ from edgemeta.fed.streams import Stream, generator
 from edgemeta.fed.upload import FLOAT32, decode, encode
 from edgemeta.meta import LOSS_CEILING
 from edgemeta.meta.learners import LEARNERS, sizes
+from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Layout, Model, Vector
 from edgemeta.nn.files import FORMAT, MAX_HEADER_BYTES, encode_header, encode_tensors, read_tensors
 from edgemeta.records import record_from
@@ -96,7 +97,7 @@ def most_task_bytes(model: Model) -> int:
 def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
     """Return a task and the vectors that came with it; raises ModelFileError when it is damaged or for another layout.
 
-    An evaluation's task has theta alone.
+    An evaluation's task has theta, and perhaps a head, and nothing else.
     """
     tensors, metadata = read_tensors(path)
     try:
@@ -108,7 +109,10 @@ def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
         if metadata["layout"] != model.layout.fingerprint:
             raise InputError(f"it is for layout {metadata['layout']}, and this device has {model.layout.fingerprint}")
         work = Work(kind, recipe=recipe, evaluation=evaluation, layout=metadata["layout"], **numbers)
-        return work, decode(tensors, sizes(model, work.algorithm), "float32")
+        expected = sizes(model, work.algorithm)
+        if not train and HEAD in tensors and model.headed:
+            expected |= {HEAD: model.headed.layout.size - model.layout.size}
+        return work, decode(tensors, expected, "float32")
     except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
         raise ModelFileError(f"the task in {path} cannot be used: {error}") from None
 

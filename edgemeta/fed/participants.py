@@ -53,6 +53,8 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
         data.participants,
         data.partition,
         generator(seed, Stream.PARTITION),
+        data.held_out,
+        data.new_classes,
     )
     noisy = round(data.noisy_participants * data.participants)
     spoilt = set(generator(seed, Stream.NOISE).permutation(data.participants)[:noisy].tolist())

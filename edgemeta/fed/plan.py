@@ -16,7 +16,7 @@ from edgemeta.fed.scores import Record, new_record
 from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import LEARNERS, checked
 from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Layout, Model, build
-from edgemeta.nn.heads import EMBEDS
+from edgemeta.nn.heads import EMBEDS, give_head
 from edgemeta.records import nearest, read_record
 
 CUSTOM = "custom"  # what a network without a name of its own is called
@@ -85,12 +85,17 @@ class Plan:
 
 
 def resolve(
-    config: RunConfig, input_shape: tuple[int, ...], classes: tuple[str, ...], network: Model | None = None
+    config: RunConfig,
+    input_shape: tuple[int, ...],
+    classes: tuple[str, ...],
+    network: Model | None = None,
+    most_classes: int | None = None,
 ) -> RunConfig:
     """Return the configuration with everything filled in that follows from the data or from other settings.
 
     classes: the names of the data's, unless the participants have their own. network: one's own, instead of a named
-    model. Raises ConfigError with every complaint about names and combinations.
+    model. most_classes: that a participant has of its own, where that is known. Raises ConfigError with every complaint
+    about names and combinations.
     """
     train = config.data.participants - config.data.held_out
     server = replace(
@@ -100,7 +105,8 @@ def resolve(
     )
     name, loss = (CUSTOM, network.loss) if network else (config.model.name, config.model.loss)
     own = config.model.own
-    model = ModelConfig(name, input_shape, OWN if own else classes, loss)
+    most = (config.model.most_classes or most_classes) if own else config.model.most_classes
+    model = ModelConfig(name, input_shape, OWN if own else classes, loss, most)
     phases = tuple(
         replace(
             phase,
@@ -147,7 +153,10 @@ def network_of(config: RunConfig, threads: int = 1) -> Model:
     assert shape is not None  # resolved
     normalization = PICTURES if len(shape) == 3 else RAW
     loss = EMBEDS if config.model.own else config.model.loss
-    return build(config.model.name, shape, len(classes), loss, normalization, threads)
+    network = build(config.model.name, shape, len(classes), loss, normalization, threads)
+    if config.model.most_classes:
+        give_head(network, config.model.most_classes)
+    return network
 
 
 def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tuple[str, ...]) -> list[str]:
@@ -200,6 +209,14 @@ def _unknown_settings(config: RunConfig) -> list[str]:
 def _wrong_learners(config: RunConfig) -> list[str]:
     """Say which learners do not go with the kind of classes that the participants have."""
     embeds = {p.algorithm for p in config.phases if p.algorithm in LEARNERS and LEARNERS[p.algorithm].embeds}
+    named = sorted({phase.algorithm for phase in config.phases} & LEARNERS.keys() - embeds)
+    if config.model.own and named and not config.model.most_classes:
+        return [
+            f"algorithm '{named[0]}' numbers every participant's classes, for which a head travels: say how many a "
+            "participant has at most, as model.most_classes, or take 'protonet', which needs none"
+        ]
+    if not config.model.own and config.model.most_classes:
+        return ["model.most_classes is for own classes: leave it out, or give model.classes = 'own'"]
     if config.model.own or not embeds:
         return []
     return [

@@ -19,8 +19,9 @@ from edgemeta.fed.plan import Plan
 from edgemeta.fed.private import load_private, save_private
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.scores import Record, Summary
-from edgemeta.fed.server_step import load_state, travelling
+from edgemeta.fed.server_step import load_state, scored_with, travelling
 from edgemeta.meta import TrainedModel, evaluate, load_model
+from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters
 
@@ -108,6 +109,7 @@ def perform(network: Model, participants: Sequence[Participant], task: Task) -> 
         scores = evaluate(
             *(network, theta, participant.train, participant.test),
             *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
+            head=scored_with(load_state(task.beside), work.recipe).get(HEAD),
         )
         write_parts(task.result, [encode_evaluation(scores)])
     return task

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.config import EvaluationConfig
-from edgemeta.errors import ConfigError
+from edgemeta.errors import ConfigError, DataError
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector
-from edgemeta.nn.heads import body_of, with_head
+from edgemeta.nn.heads import body_of, first_outputs, with_head
 from edgemeta.nn.layers import Dense
 from edgemeta.nn.prototypes import fitted_scale, head_of, means
 from edgemeta.records import nearest
@@ -49,13 +49,17 @@ Adapt = Callable[[Model, Vector, Samples, Steps, np.random.Generator], Own]
 
 @dataclass(frozen=True)
 class Adaptation:
-    """adapt: see above. steps: how many it takes unless told; stepless: it never takes any. cost: of a support set."""
+    """adapt: see above. steps: how many it takes unless told; stepless: it never takes any. cost: of a support set.
+
+    from_head: whether it goes on from the head that a model has.
+    """
 
     adapt: Adapt
     steps: int
     cost: str
     paper: str
     stepless: bool = False
+    from_head: bool = False
 
 
 def sgd(model: Model, theta: Vector, support: Samples, steps: Steps, rng: np.random.Generator) -> Own:
@@ -108,12 +112,14 @@ ADAPTATIONS: dict[str, Adaptation] = {
         steps=5,
         cost="forward and backward of a batch each step, and a second vector of the model's size",
         paper="Finn et al. 2017, arXiv:1703.03400",
+        from_head=True,
     ),
     "head": Adaptation(
         head,
         steps=5,
         cost="one forward of each sample, whose features are kept",
         paper="Collins et al. 2021, arXiv:2102.07078",
+        from_head=True,
     ),
     "known": Adaptation(
         known,
@@ -149,6 +155,21 @@ def checked(settings: EvaluationConfig, model: Model) -> Adaptation:
     if row.stepless and any([settings.adapt_steps, *grid]):
         raise ConfigError(f"adaptation '{settings.adaptation}' takes no steps: give 0, or take 'head' or 'sgd'")
     return row
+
+
+def begun(
+    settings: EvaluationConfig, model: Model, theta: Vector, head: Vector | None, classes: int
+) -> tuple[Model, Vector]:
+    """Return what is adapted: an embedding with its trained head, if there is one and the adaptation goes on from it.
+
+    classes: how many the participant has: so many of the head's outputs are kept.
+    """
+    row = adaptation_of(settings.adaptation, model)
+    if head is None or model.headed is None or not row.from_head:
+        return model, theta
+    if classes > model.headed.outputs:
+        raise DataError(f"{classes} classes, and this run's head is for {model.headed.outputs}: use fewer")
+    return first_outputs(model.headed, np.concatenate([theta, head]), classes)
 
 
 def adapt_as(
