@@ -2,8 +2,9 @@
 
     python3 camera.py --join FILE --pictures DIR
 
-DIR has a folder for each class of the run. What the camera takes goes to DIR/../unsorted: move a picture into the
-folder of its class, and it is learned from. Without picamera2 the pictures are drawn here, and sort themselves.
+DIR has a folder for each class: of the run, or, where every board has its own, whatever this one is to tell apart. What
+the camera takes goes to DIR/../unsorted: move a picture into the folder of its class, and it is learned from. Without
+picamera2 the pictures are drawn here, and sort themselves.
 """
 
 import argparse
@@ -68,7 +69,8 @@ with edgemeta.Device(options.server, options.pictures, options.state, join=optio
             Image.fromarray(picture).save(folder / f"{time.time_ns()}.png")
             try:
                 small = np.asarray(Image.fromarray(picture).resize((SIZE, SIZE)))
-                print("it sees", np.round(device.predict(small), 2))
+                chances = device.predict(small)
+                print("it sees", device.classes[int(chances.argmax())], np.round(chances, 2))
             except DataError:
                 pass  # no model has come yet
         try:

@@ -20,9 +20,16 @@ DEVICES = Path(edgemeta.__file__).parent.parent / "devices"
 def run_of(folder, shape, classes, local_steps=4):
     """Write the configuration of a short run with one device."""
     settings = {
-        "model": {"name": "mlp", "input_shape": list(shape), "classes": list(classes)},
+        "model": {"name": "mlp", "input_shape": list(shape), "classes": classes if classes == "own" else list(classes)},
         "data": {"participants": 1},
-        "phases": [{"algorithm": "fedavg", "rounds": 2, "local_steps": local_steps, "batch_size": 8}],
+        "phases": [
+            {
+                "algorithm": "protonet" if classes == "own" else "fedavg",
+                "rounds": 2,
+                "local_steps": local_steps,
+                "batch_size": 8,
+            }
+        ],
         "server": {"min_fit_clients": 1},
         "evaluation": {"every": 2},
     }
@@ -42,15 +49,16 @@ def assert_finished(folder):
     assert edgemeta.load_model(folder / "edgemeta-state" / "personal.safetensors").round == 2
 
 
-def test_the_camera_learns_from_a_folder_that_grows(tmp_path):
-    config = run_of(tmp_path, (32, 32, 3), ("empty", "visitor"))
+@pytest.mark.parametrize("classes", [("empty", "visitor"), "own"], ids=["common", "own"])
+def test_the_camera_learns_from_a_folder_that_grows(tmp_path, classes):
+    config = run_of(tmp_path, (32, 32, 3), classes)
     with gateway(config, tmp_path / "served") as (_, url):
         done = script("camera.py", "--server", url, "--every", 0.01, cwd=tmp_path)
     assert_finished(tmp_path)
     assert "no camera (" in done.stderr
     assert "apt install python3-picamera2" in done.stderr
     assert re.search(r"waiting for pictures: .* samples are too few", done.stderr)  # it began with a handful
-    assert "it sees [" in done.stdout
+    assert re.search(r"it sees (empty|visitor) \[", done.stdout)
     assert {folder.name for folder in (tmp_path / "pictures").iterdir()} == {"empty", "visitor"}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,9 @@ def test_folders_of_own_names_which_the_gateway_never_hears(tmp_path: Path) -> N
             in_turn(a, b, grows=lambda: photograph(tmp_path / "a", "a new thing", "blue"))
             picture = np.broadcast_to(np.array(COLOURS["blue"], np.uint8), (8, 8, 3))
             guesses = [int(device.predict(picture).argmax()) for device in (a, b)]
+            assert [len(device.classes) for device in (a, b)] == [3, 2]
+        with urllib.request.urlopen(f"{url}/status.json") as answer:
+            assert [row["classes"] for row in json.load(answer)["devices"]] == [3, 2]
     own = [edgemeta.load_model(tmp_path / state / "personal.safetensors") for state in ("da", "db")]
     assert own[0].classes == ("a new thing", "my cup", "the door")
     assert own[1].classes == ("my cup", "nothing")

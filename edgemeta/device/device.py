@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgemeta.device.calls import Answer, Away, ClockBehind, Gateway
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard, NoMemory
-from edgemeta.device.joined import Joined, read_joined
+from edgemeta.device.joined import Joined, joined_before, read_joined
 from edgemeta.device.own import Source
 from edgemeta.device.personal import in_use, newest, personalise, settings_of
 from edgemeta.device.profile import Profile, read_profile
@@ -87,7 +87,8 @@ class Device:
             token=hashlib.sha256(self._token.encode()).hexdigest() if self._token else self._identity.token,
         )
         # Whoever moved to another gateway, or is to be another device, joins first and then sees what is still of use.
-        self._run = self._joined_before() if asked == self._identity else None
+        before = {**(self._identity.joined or {}), "session": self._identity.session}
+        self._run = joined_before(before, self._profile.threads) if asked == self._identity else None
         self._known = self._run is not None  # by the gateway, as far as we know
         self._identity = asked  # kept when it has joined
 
@@ -135,6 +136,12 @@ class Device:
         except InputError:
             self._later(Kind.AWAY, "")  # a caller that goes on all the same does not hammer the gateway
             raise
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that `predict` tells apart, in the order of its answer; none before there is a model of them."""
+        self._personal = self._personal or in_use(self._state, self._run)
+        return self._personal.classes if self._personal else ()
 
     def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return probabilities (classes,) of one image (H, W, C), or (B, classes) of a batch; needs no gateway.
@@ -300,13 +307,6 @@ class Device:
         now = self._clock()
         self._not_before = max(self._not_before, now + longest * self._rng.uniform(0.5, 1))
         return Done(kind, text, self._not_before - now)
-
-    def _joined_before(self) -> Joined | None:
-        try:
-            said = {**(self._identity.joined or {}), "session": self._identity.session}
-            return read_joined(said, self._profile.threads)
-        except ConfigError:
-            return None
 
     def _keep(self, **facts: Any) -> None:
         """Remember facts over a power cut; costs nothing when they are known."""

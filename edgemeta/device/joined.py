@@ -33,3 +33,11 @@ def read_joined(answer: Mapping[str, Any], threads: int = 1) -> Joined:
         raise ConfigError("the gateway's answer to a join has no participant and session: install the same version")
     run.network.threads = threads
     return Joined(participant, session, run)
+
+
+def joined_before(answer: Mapping[str, Any], threads: int) -> Joined | None:
+    """Return the place that a device has had, or None where what was kept of it is of no use."""
+    try:
+        return read_joined(answer, threads)
+    except ConfigError:
+        return None

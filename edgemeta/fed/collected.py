@@ -24,6 +24,7 @@ class Collected:
         self._directory, self._plan, self._model = directory, plan, model
         self.updates: dict[int, Delivered] = {}
         self.scores: dict[int, dict[str, Any]] = {}
+        self.classes: dict[int, int] = {}  # how many of its own a participant has said to have, where each has its own
 
     def of(self, stage: Stage) -> Mapping[int, Any]:
         """Return what a stage collects."""
@@ -44,7 +45,7 @@ class Collected:
         scores = self._admit_scores(body)
         if self._directory.durable:
             write_atomic(self._directory.evaluation_path(round_number, participant), [body])
-        self.scores[participant] = scores | {"bytes": len(body)}
+        self._keep_scores(participant, body, scores)
 
     def set_aside(self, round_number: int, participants: Collection[int]) -> None:
         """Let go of updates that cannot count, which stay on disk under another name until the round is over."""
@@ -61,7 +62,7 @@ class Collected:
                     self.updates[k] = self._admit(path, progress.round, sizes)
                 else:
                     body = path.read_bytes()
-                    self.scores[k] = self._admit_scores(body) | {"bytes": len(body)}
+                    self._keep_scores(k, body, self._admit_scores(body))
             except Refused as error:  # a card that lost what it had said to have written: the device is asked again
                 log.warning("%s is damaged, and is dropped: %s", path, error)
                 path.unlink()
@@ -69,6 +70,11 @@ class Collected:
     def _admit_scores(self, body: bytes) -> dict[str, Any]:
         own = self._model.embeds
         return admit_evaluation(body, self._plan.config.evaluation, classifies=own or self._model.classifies, own=own)
+
+    def _keep_scores(self, participant: int, body: bytes, scores: dict[str, Any]) -> None:
+        self.scores[participant] = scores | {"bytes": len(body)}
+        if "classes" in scores:
+            self.classes[participant] = scores["classes"]
 
     def _admit(self, file: Path, round_number: int, sizes: Mapping[str, int]) -> Delivered:
         recipe = self._plan.recipe(round_number)

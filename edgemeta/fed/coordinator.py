@@ -53,6 +53,7 @@ class Coordinator:
         self.own = set(own)
         self._began = self._opened = now
         self._collected = Collected(directory, plan, model)
+        self.classes = self._collected.classes
         self._server = (-1, ServerState())  # what is kept beside the model of a round
         committed = directory.load_progress()
         self.progress = committed or Progress(record={**plan.new_record(0)})

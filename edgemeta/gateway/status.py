@@ -27,6 +27,7 @@ def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
         "held": [roster.name(k) for k in sorted(coordinator.standing.held)],
         "devices": [
             {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
+            | ({"classes": coordinator.classes.get(k)} if coordinator.model.embeds else {})
             for k, name in sorted(roster.names.items())
         ],
         "refusals": dict(gateway.refusals + gateway.listener_refusals),
