@@ -18,7 +18,9 @@ from edgemeta.names import class_name, shown
 logger = logging.getLogger("edgemeta")
 
 KIND = "image folder"
+TAUGHT = "taught-"  # how a file's name begins that a device was taught: a training sample, whatever its content
 NAMED = 3  # file names in a warning; the others are counted
+TRAINS = "1"  # a digest of the training side
 SIDES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SIDES |= dict.fromkeys(("val", "valid", "validation"), "val")  # names are compared without regard to case
 
@@ -45,6 +47,22 @@ def open_folder(root: Path, shape: tuple[int, int, int]) -> Split:
         return Split(parts[0], parts[1], KIND, len(bad), tuple(unused))
     digests, there = _digests([path for name in classes for path in found[0][name]])
     return split_by_content(parts[0].take(there), digests, KIND, len(bad) + there.size - len(digests), tuple(unused))
+
+
+def open_all(root: Path, shape: tuple[int, int, int]) -> Dataset:
+    """Return all pictures of such a folder, of both sides, as one set; raises DataError where there are none."""
+    places, unused = _places(root)
+    found, bad = Pictures(), Bad()
+    for place in places:
+        for name, paths in _pictures(place, root, unused, bad).items():
+            found.setdefault(name, []).extend(paths)
+    return _dataset(places[0], found, tuple(sorted(found)), shape)
+
+
+def training_folder(root: Path) -> Path:
+    """Return the folder in which such a folder has the classes of its training side."""
+    sides = [name for name in look(root).folders if SIDES.get(name.casefold()) == "train"]
+    return root / sides[0] if sides and _holds_classes(look(root / sides[0])) else root
 
 
 def _dataset(place: Place, pictures: Pictures, classes: tuple[str, ...], shape: tuple[int, int, int]) -> Dataset:
@@ -165,7 +183,8 @@ def _digests(paths: Iterable[str]) -> tuple[list[str], NDArray[np.bool_]]:
     for path in paths:
         try:
             with open(path, "rb") as file:
-                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found.append(TRAINS if os.path.basename(path).startswith(TAUGHT) else digest)
             there.append(True)
         except OSError as error:
             bad.append((path, f"cannot read {path} ({error.strerror})"))

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgemeta.device.calls import Answer, Away, ClockBehind, Gateway
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard, NoMemory
 from edgemeta.device.joined import Joined, joined_before, read_joined
+from edgemeta.device.learned import Learning, teachable_folder
 from edgemeta.device.own import Source
-from edgemeta.device.personal import in_use, newest, personalise, settings_of
+from edgemeta.device.personal import newest, personalise, settings_of
 from edgemeta.device.profile import Profile, read_profile
 from edgemeta.device.state import DeviceState
 from edgemeta.device.tasks import Task, Tasks
@@ -29,7 +29,6 @@ from edgemeta.fed.messages import most_task_bytes
 from edgemeta.fed.progress import Stage
 from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
-from edgemeta.meta import TrainedModel
 from edgemeta.nn import Vector
 
 log = logging.getLogger("edgemeta")
@@ -39,7 +38,7 @@ LONGEST_ASKED_S = 600.0  # for which a gateway may send a device away
 NOT_WANTED = (409, 410, 413, 422)  # answers to a result that sending it again would not change
 
 
-class Device:
+class Device(Learning):
     """One device and its state directory, for one process at a time.
 
     server: the gateway's URL; join: a join file instead, which says that, this device's name, the token that proves it
@@ -74,7 +73,6 @@ class Device:
         self._gateway, self._token = Gateway(joins.url, joins.certificate, self._profile.upload_kb_s), joins.token
         self._rng, self._clock = rng or np.random.default_rng(), clock
         self._not_before, self._failures = -math.inf, 0
-        self._personal: TrainedModel | None = None
         self._state = DeviceState(Path(state))
         self._tasks = Tasks(self._state, data, partition_id, Guard(self._profile.memory_mb), clock)
         self._identity = self._state.identity()
@@ -90,7 +88,9 @@ class Device:
         before = {**(self._identity.joined or {}), "session": self._identity.session}
         self._run = joined_before(before, self._profile.threads) if asked == self._identity else None
         self._known = self._run is not None  # by the gateway, as far as we know
-        self._identity = asked  # kept when it has joined
+        self._identity = replace(
+            asked, folder=None if partition_id is not None else teachable_folder(data)
+        )  # kept later
 
     def __enter__(self) -> "Device":
         return self
@@ -136,24 +136,6 @@ class Device:
         except InputError:
             self._later(Kind.AWAY, "")  # a caller that goes on all the same does not hammer the gateway
             raise
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes that `predict` tells apart, in the order of its answer; none before there is a model of them."""
-        self._personal = self._personal or in_use(self._state, self._run)
-        return self._personal.classes if self._personal else ()
-
-    def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """Return probabilities (classes,) of one image (H, W, C), or (B, classes) of a batch; needs no gateway.
-
-        With the personalised model; before there is one, with the newest global model that has come. Raises DataError
-        when none has come yet, and for an image of another shape, or whose values are neither bytes nor from 0 to 1.
-        """
-        self._personal = self._personal or in_use(self._state, self._run)
-        if self._personal is None:
-            raise DataError("no model has come from the gateway yet: call step() until a task has come")
-        probabilities, shape = self._personal.predict(image), self._personal.network.input_shape
-        return probabilities[0] if np.shape(image) in (shape, shape[:2]) else probabilities
 
     def adapt(self) -> None:
         """Make the personalised model anew, from the latest global model and this device's data as it is now.
@@ -276,7 +258,7 @@ class Device:
         how = settings_of(self._identity.adaptation)
         personalise(self._state, run, vectors, number, self._tasks.data(run), how)
         self._tasks.release()
-        self._personal = None
+        self._personal = self._held = None
         self._keep(personal=number)
 
     def _fetch_model(self) -> None:

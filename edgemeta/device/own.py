@@ -17,6 +17,7 @@ log = logging.getLogger("edgemeta")
 # A SPEC; ((x_train, y_train), (x_test, y_test)) or (x, y), labelled by the names of the run's classes or by positions
 # among them; or a function that returns any of these.
 Source = str | Path | tuple[Any, Any] | Callable[[], Any]
+LEARNED = "learned"  # in a state directory: what was taught where no data was given
 USUAL = "synthetic"  # where no data is given, and the classes are the run's
 
 

@@ -13,7 +13,7 @@ from edgemeta.fed.messages import Work, read_work
 from edgemeta.fed.participants import Participant
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.streams import Stream, generator
-from edgemeta.meta import Own, TrainedModel, adapt_as, load_model, owned
+from edgemeta.meta import Own, Samples, TrainedModel, adapt_as, load_model, owned
 from edgemeta.meta.adaptations import begun
 from edgemeta.meta.learners import Vectors
 from edgemeta.meta.rivals import HEAD
@@ -63,11 +63,14 @@ def personalise(
 ) -> None:
     """Adapt the model of round `number`, and keep it as this device's own.
 
-    With the draws of that round's evaluation, so that the scores "after" adaptation are the kept model's.
+    With the draws of that round's evaluation, so that the scores "after" adaptation are the kept model's; but for
+    prototypes of own classes, which are of all samples that the device holds, as nobody scores them any more.
     """
     (settings, batch_size), train = how, part.train
     rng = generator(run.run.seed, Stream.EVALUATION, number, run.participant)
     support = train.take(rng.permutation(train.size)[: settings.support])
+    if run.network.embeds and settings.adaptation in (None, "prototypes") and not settings.adapt_steps:
+        support = Samples(np.concatenate([train.x, part.test.x]), np.concatenate([train.y, part.test.y]))
     theta = vectors["theta"]
     start = begun(settings, run.network, theta, vectors.get(HEAD), len(part.train_set.classes))
     own = adapt_as(settings, *start, support, batch_size, rng)

@@ -37,8 +37,9 @@ FORMAT = "edgemeta-device/1"
 class Identity:
     """Who a device is. key: its secret, made before it first joins; token: the hash of the one that it joined with.
 
-    joined: the answer to its join, but for the session. personal: the round of the model that is adapted to it;
-    adaptation: how evaluations of the run adapt.
+    folder: of its pictures, "" where it was given no data, None where that is no folder. joined: the answer to its
+    join, but for the session. personal: the round of the model that is adapted to it; adaptation: how evaluations of
+    the run adapt.
     """
 
     key: str = ""
@@ -49,6 +50,7 @@ class Identity:
     session: str | None = None
     joined: dict[str, Any] | None = None
     personal: int | None = None
+    folder: str | None = None
     adaptation: dict[str, Any] | None = None
 
 

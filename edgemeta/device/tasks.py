@@ -11,9 +11,9 @@ import numpy as np
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard
 from edgemeta.device.joined import Joined
-from edgemeta.device.own import Source, own_part
+from edgemeta.device.own import LEARNED, Source, own_part
 from edgemeta.device.state import DeviceState
-from edgemeta.errors import ModelFileError, StorageError
+from edgemeta.errors import DataError, ModelFileError, StorageError
 from edgemeta.fed.client import finish, local_steps
 from edgemeta.fed.messages import Work, encode_evaluation, encode_update, read_work
 from edgemeta.fed.participants import Participant
@@ -55,6 +55,13 @@ class Tasks:
         self._local: LocalState | None = None
         self._part: Participant | None = None
         self._loaded: Participant | None = None
+
+    @property
+    def source(self) -> Source | None:
+        """Where this device's data is; raises DataError where it is a part of what others have, too."""
+        if self._partition_id is not None:
+            raise DataError("this device takes a part of a data set that is cut: give it data of its own")
+        return self._source
 
     def current(self, run: Joined) -> Task | None:
         """Return the task to do; one that cannot be used is dropped, with a warning."""
@@ -188,7 +195,9 @@ class Tasks:
 
     def _own(self, run: Joined, number: int, *, cut: bool) -> Participant:
         of, shape = run.run, run.network.input_shape
-        return own_part(self._source, shape, of.classes, of.data, of.seed, number, cut=cut)
+        learned = self._state.path / LEARNED
+        source = learned if self._source is None and learned.is_dir() else self._source
+        return own_part(source, shape, of.classes, of.data, of.seed, number, cut=cut)
 
     def _local_state(self, run: Joined, work: Work, vectors: dict[str, Vector]) -> LocalState:
         if self._local is None:

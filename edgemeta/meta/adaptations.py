@@ -97,13 +97,18 @@ def prototypes(model: Model, theta: Vector, support: Samples, steps: Steps, rng:
 
     Its scale is the one under which the support set, each sample left out of its class's mean, is the most likely.
     """
-    body = body_of(model)
-    z = features(body, theta, support)
-    classes, centres, places = means(z, support.y)
-    weight, bias = head_of(centres, fitted_scale(z, support.y))
-    own = with_head(model, len(classes))
-    made = np.concatenate([theta[: body.layout.size], weight.ravel(), bias])
+    own, made, classes = with_prototypes(model, theta, features(body_of(model), theta, support), support.y)
+    assert classes is not None
+    places = np.searchsorted(classes, support.y).astype(np.int64)
     return Own(own, descended(own, made, Samples(support.x, places), steps, rng), classes)
+
+
+def with_prototypes(model: Model, theta: Vector, z: Vector, y: Labels) -> Own:
+    """Return a model with the head that some samples' features (N, E) and labels (N,) make."""
+    classes, centres, _ = means(z, y)
+    weight, bias = head_of(centres, fitted_scale(z, y))
+    made = np.concatenate([theta[: body_of(model).layout.size], weight.ravel(), bias])
+    return Own(with_head(model, len(classes)), made, classes.astype(np.int64))
 
 
 ADAPTATIONS: dict[str, Adaptation] = {
