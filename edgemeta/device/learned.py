@@ -94,7 +94,7 @@ class Learning:
             z = self._held.network.forward(self._held.theta, x)
             self._held.z = np.concatenate([self._held.z, z])
             self._held.labels.append(folder_name(label))
-            self._use(self._held)
+            self._personal = use(self._held, self._state)
 
     def forget(self, label: str) -> None:
         """Remove what was taught under a label, which may be the last one; raises DataError where there is nothing."""
@@ -105,10 +105,8 @@ class Learning:
     def _look(self) -> None:
         """Make the model anew of all that the device holds, where there is an embedding to make it with."""
         self._held = held_by(self._state, self._run, self._tasks.source)
-        self._use(self._held)
-
-    def _use(self, held: Held | None) -> None:
-        self._personal = use(held, self._state)
+        if self._held:
+            self._personal = use(self._held, self._state)
 
 
 def check_teachable(run: Joined | None) -> None:
@@ -119,7 +117,7 @@ def check_teachable(run: Joined | None) -> None:
 
 
 def held_by(state: DeviceState, run: Joined | None, source: Source | None) -> Held | None:
-    """Return what a device holds under the newest embedding that has come; None without either."""
+    """Return what a device holds under the newest embedding that has come; None before one has."""
     found = newest(state, run) if run and run.network.embeds else None
     if not (run and found):
         return None
@@ -127,9 +125,9 @@ def held_by(state: DeviceState, run: Joined | None, source: Source | None) -> He
     return held_in(root, run.network, found[0]["theta"], found[1])
 
 
-def use(held: Held | None, state: DeviceState) -> TrainedModel | None:
-    """Make what is held the model for use, on disk too; nothing leaves none."""
-    if held is None:
+def use(held: Held, state: DeviceState) -> TrainedModel | None:
+    """Make what is held the model for use, on disk too; where nothing is, there is none."""
+    if not held.labels:
         with storing(state.personal):
             state.personal.unlink(missing_ok=True)
         return None
@@ -138,12 +136,12 @@ def use(held: Held | None, state: DeviceState) -> TrainedModel | None:
     return model
 
 
-def held_in(root: Path, network: Model, theta: Vector, number: int) -> Held | None:
-    """Return what all pictures of a folder come to, one forward pass each; None where there are none."""
-    try:
-        everything = open_all(root, picture_shape(network))
-    except DataError:
-        return None
+def held_in(root: Path, network: Model, theta: Vector, number: int) -> Held:
+    """Return what all pictures of a folder come to, one forward pass each; raises DataError for another folder."""
+    shape = picture_shape(network)
+    if not any(path.is_file() for path in root.rglob("*")):  # there is no such folder yet, or all is forgotten
+        return Held(network, theta, number, np.empty((0, network.outputs), np.float32), [])
+    everything = open_all(root, shape)
     x, y = everything.load()
     z = features(network, theta, Samples(x, y))
     return Held(network, theta, number, z, [everything.classes[k] for k in y.tolist()])

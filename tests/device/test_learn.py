@@ -117,6 +117,18 @@ def test_what_is_taught_is_trained_on_and_never_scored(place: Path) -> None:
     assert len(list((place / "sides" / "train" / "my key").iterdir())) == 1
 
 
+def test_a_model_in_use_stays_while_no_embedding_has_come(place: Path) -> None:
+    """Of another gateway's run, say: what the device was adapted to before is all that it has."""
+    with edgemeta.Device(AWAY, place / "data", place / "state", "board") as device:
+        assert device.classes == ("cup", "door")
+        device.learn(picture("blue"), "my key")
+        assert device.classes == ("cup", "door")
+    assert (place / "state" / "personal.safetensors").exists()
+    with reopened(place) as device:  # and then it counts
+        device.learn(picture("blue", 1), "my key")
+        assert device.classes == ("cup", "door", "my key")
+
+
 def test_forgetting_to_the_last_class(place: Path) -> None:
     with reopened(place) as device:
         device.learn(picture("blue"), "my key")
