@@ -3,9 +3,9 @@
 import hashlib
 import json
 import logging
-import math
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemeta.device.calls import Answer, Away, ClockBehind, Gateway
+from edgemeta.device.calls import Answer, Away, Gateway
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard, NoMemory
-from edgemeta.device.joined import Joined, read_joined
+from edgemeta.device.joined import Joined, joined_before, read_joined
 from edgemeta.device.own import Source
-from edgemeta.device.personal import in_use, newest, personalise, settings_of
+from edgemeta.device.pace import LONGEST_S, Pace, trouble
+from edgemeta.device.personal import InUse, newest, personalise, settings_of
 from edgemeta.device.profile import Profile, read_profile
 from edgemeta.device.state import DeviceState
 from edgemeta.device.tasks import Task, Tasks
@@ -29,19 +30,16 @@ from edgemeta.fed.messages import most_task_bytes
 from edgemeta.fed.progress import Stage
 from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
-from edgemeta.meta import TrainedModel
 from edgemeta.nn import Vector
 from edgemeta.reading import exists, read_file
 
 log = logging.getLogger("edgemeta")
 
-FIRST_S, LONGEST_S = 0.25, 60.0  # between tries: doubled each time, then drawn from the upper half
-LONGEST_ASKED_S = 600.0  # for which a gateway may send a device away
 NOT_WANTED = (409, 410, 413, 422)  # answers to a result that sending it again would not change
 
 
 class Device:
-    """One device and its state directory, for one process at a time.
+    """One device and its state directory, for one process at a time. Threads may share it: `predict` waits for nobody.
 
     server: the gateway's URL; join: a join file instead, which says that, this device's name, the token that proves it
     and the certificate to trust. data: a SPEC (a folder is read again for each task, so it may grow), arrays (x, y) or
@@ -73,10 +71,10 @@ class Device:
             raise ConfigError(f"the join file {join} is for '{joins.name}', and not for '{name}': leave out the name")
         self._profile = read_profile(profile) if profile is not None else Profile()
         self._gateway, self._token = Gateway(joins.url, joins.certificate, self._profile.upload_kb_s), joins.token
-        self._rng, self._clock = rng or np.random.default_rng(), clock
-        self._not_before, self._failures = -math.inf, 0
-        self._personal: TrainedModel | None = None
+        self._pace = Pace(rng or np.random.default_rng(), clock)
+        self._turn, self._closed = threading.RLock(), False  # one call at a time, but for `predict`
         self._state = DeviceState(Path(state))
+        self._in_use = InUse(self._state)
         self._tasks = Tasks(self._state, data, partition_id, Guard(self._profile.memory_mb), clock)
         try:
             self._identity = self._state.identity()
@@ -92,7 +90,7 @@ class Device:
             token=hashlib.sha256(self._token.encode()).hexdigest() if self._token else self._identity.token,
         )
         # Whoever moved to another gateway, or is to be another device, joins first and then sees what is still of use.
-        self._run = self._joined_before() if asked == self._identity else None
+        self._run = joined_before(self._identity, self._profile.threads) if asked == self._identity else None
         self._known = self._run is not None  # by the gateway, as far as we know
         self._identity = asked  # kept when it has joined
 
@@ -103,10 +101,12 @@ class Device:
         self.close()
 
     def close(self) -> None:
-        """Keep the local steps done so far, and let another process use the state directory."""
-        self._tasks.close()
-        self._gateway.close()
-        self._state.close()
+        """Keep the local steps done so far, and let another process use the state directory; waits for a step's end."""
+        with self._turn:
+            self._closed = True
+            self._tasks.close()
+            self._gateway.close()
+            self._state.close()
 
     @property
     def training(self) -> bool:
@@ -118,27 +118,34 @@ class Device:
 
         budget_s: seconds; looked at between two local steps, so one at least is done. wait_s: for how long the gateway
         may hold back its answer when there is no work. Never raises because the network or the gateway is away, or the
-        disk is full. Raises ConfigError when the gateway will not have this device, DataError for its own data.
+        disk is full, or data that it has joined with. Raises ConfigError when the gateway will not have this device,
+        DataError when it cannot join with its data, InputError when it is closed.
         """
-        left = self._not_before - self._clock()
-        if left > 0:
-            return Done(Kind.WAITING, f"waiting {left:.1f} s before the next try", left)
+        with self._turn:
+            self._check_open()
+            if (left := self._pace.left_s) > 0:
+                return Done(Kind.WAITING, f"waiting {left:.1f} s before the next try", left)
+            return self._try(budget_s, wait_s)
+
+    def _try(self, budget_s: float, wait_s: float) -> Done:
+        """Do what is next, and say what went wrong where it may go well later."""
         try:
             return self._next(budget_s, wait_s)
-        except ClockBehind as error:
-            return self._later(Kind.CLOCK, f"waiting for the clock: {error}")
-        except Away as error:
-            return self._later(Kind.AWAY, f"gateway away: {error}")
-        except StorageError as error:
-            return self._later(Kind.STORAGE, str(error))
+        except (Away, StorageError) as error:
+            return self._pace.later(*trouble(error))
         except (NoMemory, MemoryError, DivergedError) as error:
             if isinstance(error, DivergedError):
                 self._tell_diverged()
             self._tasks.drop()  # a later one may be smaller, or tamer
-            kind = Kind.DIVERGED if isinstance(error, DivergedError) else Kind.MEMORY
-            return self._later(kind, str(error) or "out of memory")
-        except InputError:
-            self._later(Kind.AWAY, "")  # a caller that goes on all the same does not hammer the gateway
+            return self._pace.later(*trouble(error))
+        except DataError as error:
+            self._tasks.release()  # it is looked at again
+            if self._run is not None:  # its data was good once, and a stick or a folder may come back
+                return self._pace.later(*trouble(error))
+            self._pace.later(*trouble(error))
+            raise
+        except InputError as error:
+            self._pace.later(*trouble(error))  # a caller that goes on all the same does not hammer the gateway
             raise
 
     def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
@@ -147,10 +154,11 @@ class Device:
         With the personalised model; before there is one, with the newest global model that has come. Raises DataError
         when none has come yet, for another shape, and for values neither of bytes nor from 0 to 1; StorageError.
         """
-        self._personal = self._personal or in_use(self._state, self._run)
-        if self._personal is None:
+        self._check_open()
+        personal = self._in_use.model(self._run)
+        if personal is None:
             raise DataError("no model has come from the gateway yet: call step() until a task has come")
-        probabilities, shape = self._personal.predict(image), self._personal.network.input_shape
+        probabilities, shape = personal.predict(image), personal.network.input_shape
         return probabilities[0] if np.shape(image) in (shape, shape[:2]) else probabilities
 
     def adapt(self) -> None:
@@ -158,12 +166,18 @@ class Device:
 
         When the gateway is away, from the newest that has come; raises DataError when there is none, and StorageError.
         """
-        try:
-            self._fetch_model()
-        except (Away, StorageError) as error:
-            log.warning("adapting the newest model that has come: %s", error)
-        if not self._personalise_newest(again=True):
-            raise DataError("no model has come from the gateway yet: call step() until a task has come")
+        with self._turn:
+            self._check_open()
+            try:
+                self._fetch_model()
+            except (Away, StorageError) as error:
+                log.warning("adapting the newest model that has come: %s", error)
+            if not self._personalise_newest(again=True):
+                raise DataError("no model has come from the gateway yet: call step() until a task has come")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("this Device was closed: make a new one")
 
     def _next(self, budget_s: float, wait_s: float) -> Done:
         run, state, tasks = self._run, self._state, self._tasks
@@ -210,13 +224,10 @@ class Device:
         if answer.status == 410 and answer.refusal:
             return self._over(run)
         if answer.status == 204:
-            self._failures = 0
+            self._pace.went_well()
             self._personalise_newest()
             self._tasks.release()
-            asked = min(answer.retry_after_s or 1.0, LONGEST_ASKED_S)
-            pause = max(asked, self._profile.poll_s) * self._rng.uniform(1, 1.25)
-            self._not_before = self._clock() + pause
-            return Done(Kind.IDLE, "nothing to do", pause)
+            return Done(Kind.IDLE, "nothing to do", self._pace.rest(answer.retry_after_s or 1.0, self._profile.poll_s))
         self._good(answer)
         self._tasks.ends_in(answer.seconds_left)
         task = self._tasks.current(run)
@@ -235,10 +246,10 @@ class Device:
             self._tasks.drop()
             text = f"the gateway does not want the {what} of round {work.round}: {': '.join(answer.refusal)}"
             # What came too late is no trouble, but a refused one would be made the same again.
-            return Done(Kind.DISCARDED, text) if answer.status in (409, 410) else self._later(Kind.DISCARDED, text)
+            return Done(Kind.DISCARDED, text) if answer.status in (409, 410) else self._pace.later(Kind.DISCARDED, text)
         if self._good(answer).json().get("accepted") is not True:  # of a network's log-in page, say
             raise Away("it did not say that it accepted what it was sent")
-        self._failures = 0
+        self._pace.went_well()
         self._tasks.done()
         if not train:
             self._keep(adaptation={"evaluation": asdict(work.evaluation), "batch_size": work.recipe.batch_size})
@@ -259,7 +270,7 @@ class Device:
             self._fetch_model()
             if not self._personalise_newest():
                 raise Away("it sent a model that does not fit what it said of the run")
-        self._not_before = self._clock() + LONGEST_S
+        self._pace.asked(LONGEST_S)
         return Done(Kind.OVER, f"the run is over; this device's model is {self._state.personal}", LONGEST_S)
 
     def _personalise_newest(self, again: bool = False) -> bool:
@@ -273,7 +284,7 @@ class Device:
         how = settings_of(self._identity.adaptation)
         personalise(self._state, run, theta, number, self._tasks.data(run).train, how)
         self._tasks.release()
-        self._personal = None
+        self._in_use.renew()
         self._keep(personal=number)
 
     def _fetch_model(self) -> None:
@@ -293,24 +304,9 @@ class Device:
 
     def _good(self, answer: Answer) -> Answer:
         if answer.status != 200:
-            self._not_before = self._clock() + min(answer.retry_after_s or 0.0, LONGEST_ASKED_S)
+            self._pace.asked(answer.retry_after_s)
             raise Away(f"it answered {answer.status} {': '.join(answer.refusal or ())}".rstrip())
         return answer
-
-    def _later(self, kind: Kind, text: str) -> Done:
-        """Let nothing be tried for a while, longer each time, and say why."""
-        longest = min(FIRST_S * 2.0 ** min(self._failures, 30), LONGEST_S)
-        self._failures += 1
-        now = self._clock()
-        self._not_before = max(self._not_before, now + longest * self._rng.uniform(0.5, 1))
-        return Done(kind, text, self._not_before - now)
-
-    def _joined_before(self) -> Joined | None:
-        try:
-            said = {**(self._identity.joined or {}), "session": self._identity.session}
-            return read_joined(said, self._profile.threads)
-        except ConfigError:
-            return None
 
     def _keep(self, **facts: Any) -> None:
         """Remember facts over a power cut; costs nothing when they are known."""

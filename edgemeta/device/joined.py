@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgemeta.device.state import Identity
 from edgemeta.errors import ConfigError
 from edgemeta.fed.description import Description
 from edgemeta.nn import Model
@@ -33,3 +34,11 @@ def read_joined(answer: Mapping[str, Any], threads: int = 1) -> Joined:
         raise ConfigError("the gateway's answer to a join has no participant and session: install the same version")
     run.network.threads = threads
     return Joined(participant, session, run)
+
+
+def joined_before(identity: Identity, threads: int = 1) -> Joined | None:
+    """Return the place that a device had when it last ran, or None."""
+    try:
+        return read_joined({**(identity.joined or {}), "session": identity.session}, threads)
+    except ConfigError:
+        return None

@@ -28,7 +28,10 @@ def own_part(
     the source is k's own. Raises DataError when there is nothing to train or to test on, when samples have another
     shape, and for classes that the run does not know.
     """
-    given = source() if callable(source) else source
+    try:
+        given = source() if callable(source) else source
+    except OSError as error:
+        raise DataError(f"the data cannot be read ({error}): expected a function that returns samples") from error
     split = open_data(str(given), shape=shape, seed=seed) if isinstance(given, str | Path) else _arrays(given, classes)
     if split.train.shape != tuple(shape):
         raise DataError(f"the data has samples of shape {split.train.shape}, and this run's model takes {tuple(shape)}")

@@ -34,7 +34,8 @@ from edgemeta.errors import StorageError
 from edgemeta.fed.claim import claim
 from edgemeta.fed.progress import FORMAT, Progress
 from edgemeta.fed.scores import Record, Summary
-from edgemeta.reading import Reader, exists, lines, names, read_file
+from edgemeta.nn.files import load_parameters
+from edgemeta.reading import Missing, Reader, exists, file_size, lines, names, read_file
 from edgemeta.storage import append, lock, read_kept, set_aside, storing, write_atomic, write_block, write_kept
 
 log = logging.getLogger("edgemeta")
@@ -103,8 +104,17 @@ class RunDirectory:
                 for file in self.collected(progress.round, kind).values():
                     with storing(file):
                         disk.remove(file)
+        self._restore(progress.model)
         self._publish(self.round_model(progress.model))
         return progress
+
+    def _restore(self, number: int) -> None:
+        """Give the model of a round its file again, where somebody has removed that and the published one is left."""
+        model, published = self.round_model(number), self.model_path
+        if not exists(model) and exists(published) and load_parameters(published)[3] == number:
+            log.error("%s was gone, and is made again from %s", model, published)
+            with Reader(published) as file:
+                write_atomic(model, iter(file.read, b""))
 
     def commit(self, progress: Progress) -> None:
         """Make `progress` the place where the run goes on, and its model the latest one.
@@ -196,15 +206,31 @@ class RunDirectory:
                 disk.sync_folder(path.parent)
 
     def history(self, after: int = 0) -> list[Record]:
-        """Return the records of the finished rounds, those that come after so many bytes of the file."""
-        return [json.loads(line) for line in lines(self._history, after)]
+        """Return the records of the finished rounds, those that come after so many bytes of the file.
+
+        All of them where no record ends there, as somebody has changed the file; what is no record is left out.
+        """
+        start = after if self._ends_at(after) else 0
+        return [json.loads(line) for line in lines(self._history, start) if _record_size(line)]
 
     def append_record(self, record: Record, after: int) -> int:
         """Write a round's record `after` so many bytes of the history, and return how many there are then.
 
-        It counts when the progress says so; until then the next call writes over it.
+        It counts when the progress says so; until then the next call writes over it. Where somebody has moved, cut or
+        changed the file meanwhile, it comes after what is left of it.
         """
+        after = after if self._ends_at(after) else self._mend_history(after)
         return append(self._history, json.dumps(record, allow_nan=False).encode() + b"\n", after)
+
+    def _ends_at(self, size: int) -> bool:
+        """Say whether a record of the history ends after so many bytes, or none is to be there."""
+        if not size:
+            return True
+        try:
+            with Reader(self._history) as file:
+                return file.read_at(1, size - 1) == b"\n"
+        except Missing:
+            return False
 
     @property
     def _history(self) -> Path:
@@ -227,7 +253,7 @@ class RunDirectory:
 
     def cut_history(self, size: int) -> None:
         """Drop what is longer than so many bytes of the history: it does not count."""
-        if exists(self._history):
+        if exists(self._history) and file_size(self._history) > size:
             append(self._history, b"", size)
 
     def write_summary(self, summary: Summary) -> None:

@@ -16,7 +16,7 @@ from edgemeta import disk
 from edgemeta.errors import StorageError
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.messages import task_bytes
-from edgemeta.fed.progress import Stage
+from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record
 from edgemeta.gateway.outgoing import Outgoing, opened
@@ -279,15 +279,16 @@ class Gateway:
                 if after is not before:
                     self._wake()  # whatever else fails: who waits for work is not to wait in vain
                     self._waiting = Seldom(after_s=5.0)
-                if after.history > before.history:
-                    self._tell(before.history)
+                if after.round > before.round:
+                    self._tell(before)
 
-    def _tell(self, after: int) -> None:
-        """Tell of the rounds whose records lie after so many bytes of the history."""
+    def _tell(self, before: Progress) -> None:
+        """Tell of the rounds that were finished since then."""
         with self.failures.survived("hook"):
-            for record in self.coordinator.directory.history(after=after):
+            for record in self.coordinator.directory.history(after=before.history):
                 with self.failures.survived("hook"):
-                    self._on_round(record)
+                    if record["round"] >= before.round:
+                        self._on_round(record)
 
     def _wake(self) -> None:
         self._changed.set()

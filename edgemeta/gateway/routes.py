@@ -202,7 +202,7 @@ async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
         if not is_loopback(body.peer):
             gateway.participant(_bearer(request))
         check_host(request, gateway.hosts)
-    file = Reader(gateway.coordinator.directory.model_path)
+    file = Reader(gateway.coordinator.model_path)  # of the published one somebody may have disposed
     asyncio.get_running_loop().call_soon(file.close)  # the listener has its own descriptor by then
     return Response(200, TENSORS, [FilePart(file.fileno(), file.status().st_size)])
 
