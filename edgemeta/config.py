@@ -199,11 +199,16 @@ def to_toml(config: RunConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(a: RunConfig, b: RunConfig) -> list[str]:
-    """Return one line for each setting in which two configurations differ."""
+def differing(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Return dotted name -> both values, None where there is none, of the settings in which configurations differ."""
     left, right = _flat(to_dict(a)), _flat(to_dict(b))
     keys = [*left, *(key for key in right if key not in left)]
-    return [f"{key}: {left.get(key)!r} and {right.get(key)!r}" for key in keys if left.get(key) != right.get(key)]
+    return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
+
+
+def differences(a: RunConfig, b: RunConfig) -> list[str]:
+    """Return one line for each setting in which two configurations differ."""
+    return [f"{key}: {ours!r} and {theirs!r}" for key, (ours, theirs) in differing(a, b).items()]
 
 
 def _item(items: list[Any], part: str, key: str) -> Any:

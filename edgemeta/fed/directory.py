@@ -47,7 +47,8 @@ class RunDirectory:
 
     durable: what an open round has collected must survive a power cut, as devices will not send it again. A simulation
     can make it again, so it saves the flushing, and drops what it finds on opening. data, elsewhere: see
-    `edgemeta.fed.claim`. facts: what the summary says besides the history's totals and scores.
+    `edgemeta.fed.claim`. facts: what the summary says besides the history's totals and scores. site: a folder in which
+    the latest global model is published too.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class RunDirectory:
         data: Fingerprint | None = None,
         elsewhere: bool = False,
         facts: Mapping[str, Any] | None = None,
+        site: Path | None = None,
     ) -> None:
-        self.path, self.durable, self._facts = path, durable, facts or {}
+        self.path, self.durable, self._facts, self._site = path, durable, facts or {}, site
         self._made: set[int] = set()  # rounds whose folders are known to be there
         self._unpublished: Path | None = None
         with storing(path):
@@ -237,6 +239,12 @@ class RunDirectory:
             [json.dumps({**summary, **self._facts}, indent=2, allow_nan=False).encode(), b"\n"],
         )
 
+    def remove_summary(self) -> None:
+        """Take back that the run is finished."""
+        with storing(self.path):
+            disk.remove(self.path / "summary.json")
+            disk.sync_folder(self.path)
+
     def summary(self) -> Summary | None:
         """Return the summary of a finished run, or None; a damaged one is set aside, and made again."""
         path = self.path / "summary.json"
@@ -256,19 +264,24 @@ class RunDirectory:
         return folder
 
     def _publish(self, model: Path) -> None:
-        """Make model.safetensors the same file as a round's model: a second name, so no second copy on the card."""
-        with storing(self.model_path):
-            now, new = disk.look(self.model_path), disk.look(model)
-            if now and new and os.path.samestat(now, new):
-                return
-            temporary = self.model_path.with_suffix(".tmp")
-            disk.remove(temporary)
-            if not disk.link(model, temporary):
-                with Reader(model) as file:
-                    write_atomic(self.model_path, iter(file.read, b""))
-                return
-            disk.rename(temporary, self.model_path)
-            disk.sync_folder(self.path)
+        """Make each model.safetensors the same file as a round's model: a further name, and no further copy."""
+        for folder in filter(None, (self.path, self._site)):
+            _same(model, folder / "model.safetensors")
+
+
+def _same(model: Path, published: Path) -> None:
+    with storing(published):
+        now, new = disk.look(published), disk.look(model)
+        if now and new and os.path.samestat(now, new):
+            return
+        temporary = published.with_suffix(".tmp")
+        disk.remove(temporary)
+        if not disk.link(model, temporary):
+            with Reader(model) as file:
+                write_atomic(published, iter(file.read, b""))
+            return
+        disk.rename(temporary, published)
+        disk.sync_folder(published.parent)
 
 
 def _record_size(line: bytes) -> int:
