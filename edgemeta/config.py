@@ -183,6 +183,14 @@ def assign(settings: dict[str, Any], text: str) -> None:
         here[last] = parsed
 
 
+def put(settings: Any, key: str, value: Any) -> None:
+    """Set the value of a dotted name, which is there, in nested dicts and lists."""
+    *path, last = (int(part) if part.isdecimal() else part for part in key.split("."))
+    for part in path:
+        settings = settings[part]
+    settings[last] = value
+
+
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return nested dicts and lists, without the settings that are None or an empty table."""
     return _plain(asdict(config))  # type: ignore[no-any-return]

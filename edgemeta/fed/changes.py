@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgemeta.config import RunConfig, assign, config_from, to_dict
+from edgemeta.config import RunConfig, assign, config_from, differing, put, to_dict
 from edgemeta.errors import ConfigError
+from edgemeta.fed.plan import impossible
 from edgemeta.storage import held, read_kept, write_kept
 
 CHANGES_FILE = "changes.json"  # in a run directory
@@ -55,6 +56,8 @@ def ask(run: Path, config: RunConfig, change: Change) -> RunConfig:
     with held(run / "changes.lock"):
         changes = (*read_changes(run), change)
         result = changed(config, changes)
+        if complaints := impossible(result):
+            raise ConfigError("; ".join(complaints))
         write_kept(run / CHANGES_FILE, Changes(changes), FORMAT)
         return result
 
@@ -85,13 +88,18 @@ def changed(config: RunConfig, changes: Sequence[Change]) -> RunConfig:
     settings = to_dict(config)
     for change in changes:
         for key, value in change.settings.items():
-            *tables, name = key.split(".")
-            here = settings
-            for table in tables:
-                here = here[table]
-            here[name] = value
+            put(settings, key, value)
         last = settings["phases"][-1]
         last["rounds"] += change.rounds if last["rounds"] else 0
+    return config_from(settings)
+
+
+def as_begun(config: RunConfig, began: RunConfig, changes: Sequence[Change]) -> RunConfig:
+    """Return settings with those taken back that a run was changed to since it began: they may be said either way."""
+    settings, now, said = to_dict(config), differing(began, changed(began, changes)), differing(began, config)
+    for key, (before, after) in now.items():
+        if said.get(key) == (before, after):
+            put(settings, key, before)
     return config_from(settings)
 
 

@@ -35,7 +35,7 @@ from edgemeta.nn.files import load_parameters
 
 log = logging.getLogger("edgemeta")
 
-LOOK_S = 0.5  # between two looks for a run that follows
+LOOK_S = 0.2  # between two looks for a run that follows one that is over
 
 
 async def run_gateway(
@@ -125,10 +125,10 @@ async def _followed(site: Path, gateway: Gateway) -> None:
     """Return when the run is over and another one is there."""
     run = gateway.coordinator.directory.path
     newest = run
-    while newest == run or not gateway.coordinator.finished:
+    while newest == run:
         await asyncio.sleep(LOOK_S)
         with suppress(StorageError):  # it is looked at again
-            newest = runs(site)[-1]
+            newest = runs(site)[-1] if gateway.coordinator.finished else run
     log.info("run %s follows run %s", newest.name, run.name)
 
 

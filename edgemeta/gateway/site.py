@@ -20,7 +20,7 @@ from edgemeta import disk
 from edgemeta.config import RunConfig, config_from, differing, settings_in
 from edgemeta.data.fingerprint import Fingerprint
 from edgemeta.errors import ConfigError, StorageError
-from edgemeta.fed.changes import MAY_CHANGE, changed, read_changes, stopped
+from edgemeta.fed.changes import MAY_CHANGE, as_begun, changed, read_changes, stopped
 from edgemeta.fed.claim import claim
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.plan import Plan
@@ -147,7 +147,12 @@ def compare(site: Path, config: RunConfig, data: Fingerprint | None, given: str)
             f"once this one is over ('edgemeta run stop {where}' ends it as it is)"
         )
 
-    claim(runs(site)[0], config, data, elsewhere=data is None, advice=advice)
+    first = runs(site)[0]
+    claim(
+        *(first, as_begun(config, config_of(first), read_changes(first)), data),
+        elsewhere=data is None,
+        advice=advice,
+    )
 
 
 def _take_over(site: Path) -> None:
