@@ -183,6 +183,14 @@ def assign(settings: dict[str, Any], text: str) -> None:
         here[last] = parsed
 
 
+def put(settings: Any, key: str, value: Any) -> None:
+    """Set the value of a dotted name, which is there, in nested dicts and lists."""
+    *path, last = (int(part) if part.isdecimal() else part for part in key.split("."))
+    for part in path:
+        settings = settings[part]
+    settings[last] = value
+
+
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return nested dicts and lists, without the settings that are None or an empty table."""
     return _plain(asdict(config))  # type: ignore[no-any-return]
@@ -199,11 +207,16 @@ def to_toml(config: RunConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(a: RunConfig, b: RunConfig) -> list[str]:
-    """Return one line for each setting in which two configurations differ."""
+def differing(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Return dotted name -> both values, None where there is none, of the settings in which configurations differ."""
     left, right = _flat(to_dict(a)), _flat(to_dict(b))
     keys = [*left, *(key for key in right if key not in left)]
-    return [f"{key}: {left.get(key)!r} and {right.get(key)!r}" for key in keys if left.get(key) != right.get(key)]
+    return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
+
+
+def differences(a: RunConfig, b: RunConfig) -> list[str]:
+    """Return one line for each setting in which two configurations differ."""
+    return [f"{key}: {ours!r} and {theirs!r}" for key, (ours, theirs) in differing(a, b).items()]
 
 
 def _item(items: list[Any], part: str, key: str) -> Any:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -20,6 +21,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # a network's file system, say
 PASSING = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what may be otherwise a moment later
 PUBLIC, PRIVATE = 0o644, 0o600
+LOCK_TRIES, LOCK_S = 100, 0.05  # a change takes some milliseconds
 
 
 class Damaged(ConfigError):
@@ -179,6 +181,22 @@ def lock(path: Path) -> int | None:
             disk.system.close(descriptor)
             raise
         return descriptor
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock of a file for a change that takes some milliseconds; raises StorageError when another one stays."""
+    for _ in range(LOCK_TRIES):
+        descriptor = lock(path)
+        if descriptor is not None:
+            break
+        time.sleep(LOCK_S)
+    else:
+        raise StorageError(f"another process has held {path} for {LOCK_TRIES * LOCK_S:g} s: end it, or try again")
+    try:
+        yield
+    finally:
+        disk.system.close(descriptor)
 
 
 def write_kept(path: Path, record: Any, form: str, *, private: bool = False) -> None:

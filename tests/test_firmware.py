@@ -11,6 +11,7 @@ from processes import write_config
 
 import edgemeta
 from edgemeta.bench.loopback import gateway
+from edgemeta.gateway.site import runs
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def script(name, *arguments, cwd, status=0):
 
 
 def assert_finished(folder):
-    assert (folder / "served" / "summary.json").exists()
+    assert (runs(folder / "served")[-1] / "summary.json").exists()
     assert edgemeta.load_model(folder / "edgemeta-state" / "personal.safetensors").round == 2
 
 

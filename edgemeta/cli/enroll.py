@@ -36,20 +36,30 @@ def enroll(name: str, url: str | None, trust: Path | None, partition_id: int | N
 
 
 @click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @STATE
 @click.pass_context
-def devices(context: click.Context, state: Path) -> None:
-    """List the devices that were enrolled: name, when, participant if it has joined."""
+def devices(context: click.Context, as_json: bool, state: Path) -> None:
+    """List the site's devices, enrolled or joined: name, when enrolled, participant, runs taken part in."""
     if context.invoked_subcommand is not None:
         return
+    import json
+    from dataclasses import asdict
+
     from edgemeta.gateway.enrolment import list_devices
 
     listed = list_devices(state)
+    if as_json:
+        click.echo(json.dumps({"devices": [asdict(device) for device in listed]}))
+        return
     for device in listed:
-        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(device.enrolled))
+        when = "joined without a token"
+        if device.enrolled is not None:
+            when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(device.enrolled))
         kept = "not joined yet" if device.kept is None else f"{device.kept} is kept"
+        taken = f"{device.runs} run{'s' * (device.runs != 1)}"
         number = kept if device.participant is None else f"participant {device.participant}"
-        click.echo(f"{device.name:24} {when}  {number:15} {device.standing}".rstrip())
+        click.echo(f"{device.name:24} {when:22}  {number:15}  {taken:8} {device.standing}".rstrip())
     if not listed:
         click.echo("no device is enrolled: 'edgemeta enroll NAME' enrolls one", err=True)
 

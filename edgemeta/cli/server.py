@@ -47,28 +47,22 @@ def server(
     import asyncio
     import logging
 
-    from edgemeta import api
+    from edgemeta.api import MODEL_FILE
     from edgemeta.cli.report import round_line
-    from edgemeta.data.fingerprint import fingerprint
-    from edgemeta.fed.plan import Plan
+    from edgemeta.cli.run import begun, given, resolved
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import run_gateway, signalled
+    from edgemeta.gateway.site import compare, opened, runs
     from edgemeta.logs import log_to_stderr
 
     log_to_stderr("%(asctime)s %(levelname)s: %(message)s", force=True)
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
     give_back_large_blocks()
-    settings, own = api.own_network(settings, init, state / api.MODEL_FILE)
-    opened = api.gateway_data(settings)
-    resolved, network = api.prepare_gateway(settings, opened, own)
-    data = opened and fingerprint(opened)
-    del opened  # with what was read of it
-    last_round = Plan(resolved).last_round
 
     async def serve() -> int:
         return await run_gateway(
-            *(resolved, network, api.initial(network, resolved.seed, init), state, host, port),
+            *(state, host, port),
             stopped=signalled(),
             on_listening=lambda got: click.echo(
                 f"listening on http{'s' if encryption else ''}://{f'[{host}]' if ':' in host else host}:{got}"
@@ -76,11 +70,19 @@ def server(
             tls=encryption,
             insecure=insecure,
             names=[*names_of(state, cert, key), *names],
-            data=data,
-            on_round=lambda record: log.info("%s", round_line(record, last_round)),
+            on_round=lambda record, last_round: log.info("%s", round_line(record, last_round)),
         )
 
-    number = asyncio.run(serve())
+    with opened(state):
+        there = runs(state)
+        if not there:
+            begun(state, settings, init, first=True)
+        elif config or assignments:
+            asked, _, data = resolved(settings, there[0] / MODEL_FILE)
+            compare(state, asked, data, given(config, assignments))
+        if there and init:
+            log.warning("--init is for a run that begins: this one goes on from its own model")
+        number = asyncio.run(serve())
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     log.info("stopped: what was accepted is kept; run the same command to go on")

@@ -19,10 +19,13 @@ log = logging.getLogger("edgemeta")
 
 
 class Collected:
-    """updates, scores: by participant. Methods raise Refused for what does not count, and StorageError."""
+    """plan: of the run, as it is now. updates, scores: by participant.
+
+    Methods raise Refused for what does not count, and StorageError.
+    """
 
     def __init__(self, directory: RunDirectory, plan: Plan, model: Model) -> None:
-        self._directory, self._plan, self._model = directory, plan, model
+        self._directory, self.plan, self._model = directory, plan, model
         self.updates: dict[int, Delivered] = {}
         self.scores: dict[int, dict[str, Any]] = {}
 
@@ -78,8 +81,8 @@ class Collected:
             raise StorageError(f"round {progress.round} cannot be closed: {error}") from error
 
     def _admit_scores(self, body: bytes) -> dict[str, Any]:
-        return admit_evaluation(body, self._plan.config.evaluation, classifies=self._model.classifies)
+        return admit_evaluation(body, self.plan.config.evaluation, classifies=self._model.classifies)
 
     def _admit(self, file: Path, round_number: int, sizes: Mapping[str, int]) -> Delivered:
-        recipe = self._plan.recipe(round_number)
+        recipe = self.plan.recipe(round_number)
         return admit_update(file, round_number, self._model.layout, sizes, recipe.upload)

@@ -8,12 +8,14 @@ only goes forward.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from edgemeta.errors import ConfigError, ModelFileError, StorageError
+from edgemeta.fed.changes import Change, stopped
 from edgemeta.fed.closing import close, repeat
 from edgemeta.fed.collected import Collected
 from edgemeta.fed.directory import RunDirectory
@@ -35,14 +37,15 @@ log = logging.getLogger("edgemeta")
 class Coordinator:
     """One run. Raises, from its methods, Refused for messages that do not count, and StorageError.
 
-    theta: where a new run starts. roster: who has joined. name: what the log calls one. own: who brings its own data.
+    theta: where a new run starts, None for one that has begun. roster: who has joined. name: what the log calls one.
+    own: who brings its own data.
     """
 
     def __init__(
         self,
         plan: Plan,
         model: Model,
-        theta: Vector,
+        theta: Vector | None,
         directory: RunDirectory,
         roster: Iterable[int],
         now: float,
@@ -63,6 +66,7 @@ class Coordinator:
                 raise ConfigError(f"{directory.path} holds a run of another network: give another folder")
             self._collected.recover(self.progress, self.sizes)
         else:
+            assert theta is not None
             begin(self.directory, self.plan, model, theta)
             self._commit()
         self._go_on(now)
@@ -178,6 +182,27 @@ class Coordinator:
     def release(self, participant: int) -> None:
         """Let a participant take part again, from the next stage on."""
         self._commit(strikes={k: count for k, count in self.standing.strikes.items() if k != str(participant)})
+
+    def follow(self, changes: Sequence[Change], plan: Plan, now: float) -> None:
+        """Go on by what was asked for; changes: all of the run's; plan: the one that they lead to."""
+        new = changes[self.progress.changes :]
+        if not new:
+            return
+        settings = {key: value for change in new for key, value in change.settings.items()}
+        self.plan = self._collected.plan = plan
+        if stopped(changes) and not self.finished:
+            if not self._trains and self.progress.cohort:
+                self._close(now)  # its model is there already, and what there is of scores goes with it
+            self._commit(stage=Stage.OVER, cohort=[], changes=len(changes))
+        elif self.finished and not stopped(changes) and self.progress.round <= (plan.last_round or math.inf):
+            self.directory.remove_summary()
+            self._commit(stage=Stage.TRAIN, record={**plan.new_record(self.progress.round)}, changes=len(changes))
+            self._began = now
+        else:
+            record = self.progress.record
+            told = {"changed": {**record.get("changed", {}), **settings}} if settings else {}
+            self._commit(record={**record, **told}, changes=len(changes))
+        self._go_on(now)
 
     def tick(self, now: float) -> None:
         """Act on the deadline: close the stage with what there is, or open the round again when that is too little.

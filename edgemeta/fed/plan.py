@@ -113,7 +113,7 @@ def resolve(
         complaints.append(f"{said}; if there are more, name all of them in model.classes")
     if network and network.input_shape != input_shape:
         complaints.append(f"the network takes {network.input_shape}: the data has samples of shape {input_shape}")
-    complaints += _impossible(resolved, train)
+    complaints += impossible(resolved)
     if len(classes) < 2 and network is None:
         complaints.append(f"there is one class ({''.join(classes)}): a run needs two or more to tell apart")
     if not complaints:
@@ -182,8 +182,10 @@ def _unknown_settings(config: RunConfig) -> list[str]:
     return complaints
 
 
-def _impossible(config: RunConfig, train: int) -> list[str]:
+def impossible(config: RunConfig) -> list[str]:
+    """Say which numbers of a configuration do not go together."""
     data, complaints, clip = config.data, [], config.server.clip
+    train = data.participants - data.held_out
     if train < 1:
         said = f"data.held_out is {data.held_out} of {data.participants} participants"
         return [f"{said}: leave one or more to train on"]

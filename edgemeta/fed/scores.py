@@ -46,6 +46,7 @@ class Record(TypedDict):
     evaluation_missing: NotRequired[list[int]]
     clipped: NotRequired[list[int]]
     left_out: NotRequired[list[int]]
+    changed: NotRequired[dict[str, int | float]]  # settings that hold from this round on
 
 
 class Summary(TypedDict):

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgemeta.errors import ConfigError
-from edgemeta.fed.progress import FORMAT as PROGRESS
-from edgemeta.fed.progress import Progress
 from edgemeta.fed.standing import Standing
 from edgemeta.gateway.roster import Roster
+from edgemeta.gateway.site import progress_of, run_of, runs
 from edgemeta.gateway.tokens import DEVICES_FILE, enroll, order, read_register, set_operator
 from edgemeta.link.address import gateway_address, is_local
 from edgemeta.link.joinfile import NAME, JoinFile, write_join_file
 from edgemeta.link.trust import device_context, gateway_context, rehearse
 from edgemeta.reading import Missing, Reader, exists, followed
-from edgemeta.storage import read_kept
 
 PORT = 8742
 MAX_PEM_BYTES = 1 << 20
@@ -38,15 +36,18 @@ class Joining:
 
 @dataclass(frozen=True)
 class Listed:
-    """A device as it is listed. enrolled: seconds since 1970; participant: None before it joined.
+    """A device as it is listed: one that was enrolled, has joined a run, or both.
 
-    kept: the number that is kept for it until then.
+    enrolled: seconds since 1970, None where no token was made for it; participant: in the newest run, None before it
+    joined; kept: the number that is kept for it until then; runs: in how many it has taken part; standing: what keeps
+    it out, "" where nothing does.
     """
 
     name: str
-    enrolled: float
+    enrolled: float | None
     participant: int | None
     kept: int | None
+    runs: int
     standing: str
 
 
@@ -61,7 +62,7 @@ def enroll_device(
     """
     if not NAME.fullmatch(name):
         raise ConfigError(f"'{name}' cannot be a device here: expected up to 64 letters, digits, '-', '_' and '.'")
-    for participant, joined in Roster(state / "roster.json", 0, "").names.items():
+    for participant, joined in _roster(run_of(state)).names.items():
         if number is not None and (joined == name) != (participant == number):
             raise ConfigError(f"'{joined}' has joined as participant {participant}: '{name}' cannot be {number}")
     anchor = _read_anchor(followed(trust)) if trust else _own_anchor(state)
@@ -99,28 +100,30 @@ def make_operator_token(state: Path) -> str:
 
 def order_gateway(state: Path, name: str, what: str) -> None:
     """Have the gateway hold or release a device, at once when it runs. Raises ConfigError for one that never joined."""
-    if name not in Roster(state / "roster.json", 0, "").names.values():
+    if name not in _roster(run_of(state)).names.values():
         raise ConfigError(f"no device '{name}' has joined here: 'edgemeta devices' lists them")
     order(state / DEVICES_FILE, name, what)
 
 
 def list_devices(state: Path) -> list[Listed]:
-    """Return the devices that were enrolled, by name. Raises ConfigError and StorageError."""
-    register = read_register(state / DEVICES_FILE)
-    numbers = {name: number for number, name in Roster(state / "roster.json", 0, "").names.items()}
-    progress = read_kept(state / "progress.json", Progress, PROGRESS, "the gateway's log says more") or Progress()
-    held = Standing(progress.strikes, {}).held
+    """Return the devices of a site, by name. Raises ConfigError and StorageError."""
+    register, there = read_register(state / DEVICES_FILE), runs(state) or [state]
+    rosters = [_roster(run).names for run in there]
+    numbers = {name: number for number, name in rosters[-1].items()}
+    held = Standing(progress_of(there[-1]).strikes, {}).held
     standings = ("revoked", "", "a newer token is not used yet")
-    return [
-        Listed(
-            name,
-            device.enrolled,
-            numbers.get(name),
-            device.number,
-            HELD if numbers.get(name) in held else standings[len(device.tokens)],
-        )
-        for name, device in sorted(register.devices.items())
-    ]
+    listed = []
+    for name in sorted({*register.devices, *(name for names in rosters for name in names.values())}):
+        device, number = register.devices.get(name), numbers.get(name)
+        enrolled, kept = (device.enrolled, device.number) if device else (None, None)
+        taken = sum(name in names.values() for names in rosters)
+        standing = HELD if number in held else standings[len(device.tokens)] if device else ""
+        listed.append(Listed(name, enrolled, number, kept, taken, standing))
+    return listed
+
+
+def _roster(run: Path) -> Roster:
+    return Roster(run / "roster.json", 0, "")
 
 
 def tls_of(state: Path, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

@@ -9,13 +9,15 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from edgemeta import disk
 from edgemeta.errors import StorageError
+from edgemeta.fed.changes import Change
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.messages import task_bytes
+from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record
@@ -43,6 +45,7 @@ class Gateway:
 
     on_round: gets the record of each finished round. stopping: no device is to wait any longer. failures: what nobody
     expected, and the run goes on after it. hosts: the names by which others find it, in lower case.
+    asked: returns the run's changes, and the plan with them.
     """
 
     def __init__(
@@ -52,8 +55,10 @@ class Gateway:
         tokens: Tokens,
         on_round: Callable[[Record], None] = lambda _: None,
         hosts: Collection[str] = (),
+        asked: Callable[[], tuple[Sequence[Change], Plan]] | None = None,
     ) -> None:
         self.coordinator, self.roster, self.tokens, self._on_round = coordinator, roster, tokens, on_round
+        self._asked = asked
         self.refusals: Counter[str] = Counter()
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
         self.traffic = Counter(bytes_down=0, bytes_up=0)
@@ -166,21 +171,22 @@ class Gateway:
             await off_loop(self.coordinator.diverged, participant, round_number, time.monotonic())
 
     async def watch(self) -> None:
-        """Act on deadlines, retry what a full disk kept from happening, say what is waited for; until it is over."""
+        """Act on deadlines and orders, retry what a full disk kept from happening, say what is waited for."""
+        over = False
         while True:
             changed, pause_s = self._changed, TICK_S
             with self.failures.survived("tick"):
                 pause_s = await self._tick()
-            if not pause_s:
-                log.info("the run is over; its model is answered until this gateway is stopped")
-                return
+            if self.coordinator.finished and not over:
+                log.info("the run is over; its model is answered until another one begins ('edgemeta run new')")
+            over = self.coordinator.finished
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await changed.wait()
 
     async def _tick(self) -> float:
-        """Do what time brings, and return for how long there is nothing more to do; 0: the run is over."""
-        if self._waiting.due("", time.monotonic()):
+        """Do what time brings, and return for how long there is nothing more to do."""
+        if not self.coordinator.finished and self._waiting.due("", time.monotonic()):
             log.info("%s", self.waiting_for())
         try:
             async with self._turn() as coordinator:
@@ -189,8 +195,6 @@ class Gateway:
         except (StorageError, OSError) as error:
             self.storage_failed(error)
             return TICK_S
-        if coordinator.finished:
-            return 0.0
         left_s = coordinator.seconds_left(time.monotonic()) if coordinator.progress.cohort else TICK_S
         return min(max(left_s, SHORTEST_S), TICK_S)
 
@@ -228,7 +232,9 @@ class Gateway:
         )
 
     def _follow_orders(self) -> None:
-        """Hold and release the devices that the operator named since the last time."""
+        """Do what the operator has asked for since the last time: of the run, and of devices."""
+        if self._asked is not None:
+            self.coordinator.follow(*self._asked(), time.monotonic())
         numbers = {name: k for k, name in self.roster.names.items()}
         for name, order in self.tokens.orders().items():
             if name in numbers:

@@ -14,6 +14,7 @@ def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
     return {
         "protocol": PROTOCOL,
         "version": __version__,
+        "run": coordinator.directory.path.name,
         "waiting_for": gateway.waiting_for(),
         "round": progress.round,
         "last_round": coordinator.plan.last_round,

@@ -10,6 +10,7 @@ import pytest
 from gateways import ACCEPTED, Device, Gateway, key_of, no_gateway_left, refused, update_body, wait_for
 from processes import server
 
+from edgemeta.gateway.site import run_of
 from edgemeta.gateway.tokens import enroll
 
 TOKEN = "a" * 64
@@ -97,7 +98,7 @@ def test_of_a_devices_uploads_the_newest_goes_on_and_no_other_half_stays(run):
     head += f"Content-Length: {len(body)}\r\n\r\n"
 
     def halves():
-        return sorted(path.name.partition("-")[0] for path in (gateway.path / "incoming").iterdir())
+        return sorted(path.name.partition("-")[0] for path in (run_of(gateway.path) / "incoming").iterdir())
 
     with ExitStack() as stack:
         uploads = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 5)) for _ in range(4)]
@@ -119,7 +120,7 @@ def test_of_a_devices_uploads_the_newest_goes_on_and_no_other_half_stays(run):
 def test_new_keys_under_one_token_are_written_and_logged_now_and_then(run, tmp_path, caplog):
     gateway = run()
     enroll(gateway.path / "devices.json", "cam", TOKEN, 0)
-    roster, written = gateway.path / "roster.json", set()
+    roster, written = run_of(gateway.path) / "roster.json", set()
     answers = []
     for number in range(30):
         answers.append(Device(gateway.port, "cam", TOKEN).join(key=f"{number:016d}"))
