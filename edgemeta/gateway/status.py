@@ -27,7 +27,13 @@ def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
         "missing": [roster.name(k) for k in missing],
         "held": [roster.name(k) for k in sorted(coordinator.standing.held)],
         "devices": [
-            {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
+            {
+                "name": name,
+                "participant": k,
+                "heard_s": round(now - heard[k], 1) if k in heard else None,
+                "wake_s": coordinator.members.wakes.get(k),
+                "copied": k in gateway.twins.found,
+            }
             for k, name in sorted(roster.names.items())
         ],
         "refusals": dict(gateway.refusals + gateway.listener_refusals),
