@@ -15,26 +15,25 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgemeta.errors import ConfigError, ModelFileError, StorageError
+from edgemeta.fed.atwork import AtWork
 from edgemeta.fed.changes import Change, stopped
 from edgemeta.fed.closing import close, repeat
-from edgemeta.fed.collected import Collected
 from edgemeta.fed.directory import RunDirectory
-from edgemeta.fed.messages import Work, task_bytes
+from edgemeta.fed.messages import Work
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record, summarize, with_evaluation
 from edgemeta.fed.selection import evaluators, trainers
-from edgemeta.fed.server_step import ServerState, begin, load_state, travelling
+from edgemeta.fed.server_step import begin
 from edgemeta.fed.standing import STRIKES, Standing
-from edgemeta.fed.upload import most_bytes
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters
 
 log = logging.getLogger("edgemeta")
 
 
-class Coordinator:
+class Coordinator(AtWork):
     """One run. Raises, from its methods, Refused for messages that do not count, and StorageError.
 
     theta: where a new run starts, None for one that has begun. roster: who has joined. name: what the log calls one.
@@ -52,14 +51,10 @@ class Coordinator:
         name: Callable[[int], str] = str,
         own: Iterable[int] = (),
     ) -> None:
-        self.plan, self.model, self.directory, self.roster, self._name = plan, model, directory, set(roster), name
-        self.own = set(own)
-        self._began = self._opened = now
-        self._collected = Collected(directory, plan, model)
-        self._closing = False  # whether the open stage may be closed on disk already: nothing more counts in it then
-        self._server = (-1, ServerState())  # what is kept beside the model of a round
         committed = directory.load_progress()
-        self.progress = committed or Progress(record={**plan.new_record(0)})
+        super().__init__(plan, model, directory, roster, committed or Progress(record={**plan.new_record(0)}), now)
+        self._name, self.own, self._began = name, set(own), now
+        self._closing = False  # whether the open stage may be closed on disk already: nothing more counts in it then
         self._away, self.standing = set(self.progress.away), Standing(self.progress.strikes, self.progress.rests)
         if committed:
             if load_parameters(self.model_path)[0].layout != model.layout:
@@ -70,58 +65,6 @@ class Coordinator:
             begin(self.directory, self.plan, model, theta)
             self._commit()
         self._go_on(now)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run is over."""
-        return self.progress.stage is Stage.OVER
-
-    @property
-    def model_path(self) -> Path:
-        """The file of the current global model; it stays as it is when a newer one comes."""
-        return self.directory.round_model(self.progress.model)
-
-    @property
-    def state_path(self) -> Path:
-        """The file of what the server keeps beside it, where it keeps something."""
-        return self.directory.round_state(self.progress.model)
-
-    @property
-    def beside(self) -> dict[str, Vector]:
-        """The vectors that go out with the open task's theta, by name."""
-        if self._server[0] != self.progress.model:
-            self._server = self.progress.model, load_state(self.state_path)
-        return travelling(self._server[1], self.plan.recipe(self.progress.round)) if self._trains else {}
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """How many numbers each vector of the open task has, in the order in which they go out."""
-        return {"theta": self.model.layout.size} | {name: vector.size for name, vector in self.beside.items()}
-
-    @property
-    def most_update_bytes(self) -> int:
-        """What an update of the open round weighs at most."""
-        return most_bytes(self.sizes, self.plan.recipe(self.progress.round).upload)
-
-    @property
-    def missing(self) -> list[int]:
-        """Who has been asked in this stage and has not delivered yet."""
-        delivered = self._collected.of(self.progress.stage)
-        return [k for k in self.progress.cohort if k not in delivered]
-
-    @property
-    def joined(self) -> list[int]:
-        """The training participants on the roster."""
-        return sorted(k for k in self.roster if k < self.plan.training_participants)
-
-    @property
-    def quorum(self) -> int:
-        """How many training participants must be on the roster before a stage opens."""
-        return max(self.plan.server.min_available_clients or 1, self._min_fit)
-
-    def seconds_left(self, now: float) -> float:
-        """Return the time until the open stage's deadline."""
-        return max(0.0, self._opened + self.plan.server.round_deadline_s - now)
 
     def join(self, participant: int) -> None:
         """Put a participant on the roster; one that is on it stays there."""
@@ -225,20 +168,6 @@ class Coordinator:
             )
             self._commit(cohort=[], attempt=self.progress.attempt + 1, without=[])  # who was left out may be needed
         self._go_on(now)
-
-    @property
-    def _trains(self) -> bool:
-        return self.progress.stage is Stage.TRAIN
-
-    @property
-    def _min_fit(self) -> int:
-        return self.plan.server.min_fit_clients or 1
-
-    def _task(self, participant: int) -> Work:
-        return self.plan.task(self.progress, participant, self.model.layout)
-
-    def _bytes_down(self, participants: Iterable[int]) -> int:
-        return sum(task_bytes(self._task(k).header(self.sizes), self.sizes) for k in participants)
 
     def _add(self, participant: int, add: Callable[[], None], now: float) -> None:
         """Collect what a participant sent; what does not count is counted against it, and nobody waits for another."""
