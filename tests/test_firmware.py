@@ -11,7 +11,7 @@ from processes import write_config
 
 import edgemeta
 from edgemeta.bench.loopback import gateway
-from edgemeta.gateway.site import runs
+from edgemeta.fed.runs import runs
 
 pytestmark = pytest.mark.slow
 

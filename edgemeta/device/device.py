@@ -14,19 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemeta.device import joined
 from edgemeta.device.calls import Answer, Away, Gateway
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard, NoMemory
-from edgemeta.device.joined import (
-    Joined,
-    asking,
-    check_let_in,
-    joined_before,
-    read_description,
-    read_joined,
-    told,
-    welcome,
-)
+from edgemeta.device.joined import Joined, check_let_in, joined_before, read_joined
 from edgemeta.device.own import Source
 from edgemeta.device.pace import LONGEST_S, Pace, trouble
 from edgemeta.device.personal import InUse, newest, personalise, settings_of
@@ -43,6 +35,7 @@ from edgemeta.reading import exists, read_file
 
 log = logging.getLogger("edgemeta")
 
+NAMES = {Stage.TRAIN: "training", Stage.EVALUATE: "evaluation"}
 NOT_WANTED = (409, 410, 413, 422)  # answers to a result that sending it again would not change
 
 
@@ -55,8 +48,7 @@ class Device:
     function that returns any of these. name: what the gateway calls this device; the host's name, when None.
     partition_id: of the data, take this part under the run's partition. profile: a file of limits
     (`edgemeta.device.profile`; not its nice level, as the process is the caller's). rng: draws the jitter between
-    tries. Raises ConfigError for a malformed URL, StorageError when the state directory cannot be written or another
-    process uses it.
+    tries. Raises ConfigError for a malformed URL, StorageError when the state cannot be written or is in use.
     """
 
     def __init__(
@@ -152,8 +144,7 @@ class Device:
             return self._pace.later(*trouble(error))
         except DataError as error:
             self._tasks.release()  # it is looked at again
-            waits = isinstance(error, NoDataYet) and self._tasks.grows
-            if waits or self._run is not None:  # its data was good once, and a stick or a folder may come back
+            if self._run or (isinstance(error, NoDataYet) and self._tasks.grows):  # it may come, or come back
                 return self._pace.later(*trouble(error))
             self._pace.later(*trouble(error))
             raise
@@ -210,19 +201,18 @@ class Device:
         if not self._identity.key:
             self._keep(key=secrets.token_hex(16))
         who, looked = self._identity, self._look()
-        answer = self._gateway.call("POST", "/v1/join", session=self._token, body=asking(who))
+        answer = self._gateway.call("POST", "/v1/join", session=self._token, body=joined.asking(who))
         check_let_in(answer, who.name)
-        said = told(self._good(answer), "participant", "session", "data", "model")
+        said = joined.told(self._good(answer), "participant", "session", "data", "model")
         run = read_joined(said, self._profile.threads)
         if looked is None or looked.to_json() != run.run.to_json():
             self._tasks.check(run.run)
-        another = who.session not in (None, run.session)  # a session is one device's in one run
-        if another:
+        if another := who.session not in (None, run.session):  # a session is one device's in one run
             self._tasks.forget_run()
             self._identity = replace(who, session=None, joined=None, personal=None, adaptation=None)
         self._keep(session=run.session, joined={key: value for key, value in said.items() if key != "session"})
         self._run, self._known = run, True
-        return Done(Kind.JOINED, welcome(run, who.partition_id, another=another))
+        return Done(Kind.JOINED, joined.welcome(run, who.partition_id, another=another))
 
     def _look(self) -> Description | None:
         """Look whether the run fits here, before a place in it is taken; None: an older gateway, which does not say."""
@@ -230,7 +220,7 @@ class Device:
         if answer.status in (404, 405):
             return None
         check_let_in(answer, self._identity.name)
-        run = read_description(told(self._good(answer), "data", "model"), self._profile.threads)
+        run = joined.read_description(joined.told(self._good(answer), "data", "model"), self._profile.threads)
         self._tasks.check(run)
         return run
 
@@ -250,8 +240,7 @@ class Device:
         if task is None:
             self._known = False  # join again to learn what run this is
             raise Away("it sent a task that does not fit what it said of the run")
-        what = "training" if task.work.kind is Stage.TRAIN else "evaluation"
-        return Done(Kind.TASK, f"{what} of round {task.work.round} has come")
+        return Done(Kind.TASK, f"{NAMES[task.work.kind]} of round {task.work.round} has come")
 
     def _deliver(self, run: Joined, task: Task) -> Done:
         work, train = task.work, task.work.kind is Stage.TRAIN

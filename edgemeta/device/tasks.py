@@ -93,8 +93,11 @@ class Tasks:
         Only labels are read, and nothing of the network's size is made.
         """
         self._guard.check(run.network, 1, 1)
-        part = self._own(run, self._partition_id or 0, cut=self._partition_id is not None)
-        self._part = None if self._partition_id is None else part
+        part = self._partition_id
+        if part is None:
+            self._own(run, 0, cut=False)
+        elif part < run.data.participants:  # else the gateway says why there is no such part
+            self._part = self._own(run, part, cut=True)
 
     @property
     def grows(self) -> bool:

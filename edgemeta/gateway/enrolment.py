@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgemeta.errors import ConfigError
+from edgemeta.fed.runs import progress_of, run_of, runs
 from edgemeta.fed.standing import Standing
 from edgemeta.gateway.roster import Roster
-from edgemeta.gateway.site import progress_of, run_of, runs
 from edgemeta.gateway.tokens import DEVICES_FILE, enroll, order, read_register, set_operator
 from edgemeta.link.address import gateway_address, is_local
 from edgemeta.link.joinfile import NAME, JoinFile, write_join_file

@@ -17,13 +17,13 @@ from edgemeta.fed.changes import Change, changed, read_changes
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.plan import Plan
+from edgemeta.fed.runs import config_of, runs
 from edgemeta.fed.scores import Record
 from edgemeta.fed.upload import most_bytes
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.gateway.hosts import names_here
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.routes import answer
-from edgemeta.gateway.site import config_of, runs
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
 from edgemeta.http.http1 import Limits
 from edgemeta.http.listener import serve

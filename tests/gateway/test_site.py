@@ -18,7 +18,8 @@ from runs import TINY, command_line
 
 import edgemeta
 from edgemeta.bench.loopback import device, start_gateway
-from edgemeta.gateway.site import begin_run, opened, run_of, runs
+from edgemeta.fed.runs import run_of, runs
+from edgemeta.gateway.site import begin_run, opened
 
 ROUNDS = {"phases": [{"algorithm": "fedavg", "rounds": 2, "local_steps": 2, "batch_size": 4}]}
 
@@ -159,14 +160,14 @@ def test_what_may_change_holds_from_the_open_round_on_and_is_in_its_record(run):
     devices = gateway.devices(3)
     for one in devices[:2]:
         assert one.update() == ACCEPTED
-    done = asked(gateway.path, "set", "server.round_deadline_s=0.5", "server.fraction_fit=0.67")
+    done = asked(gateway.path, "set", "server.round_deadline_s=2", "server.fraction_fit=0.67")
     assert done.returncode == 0, done.stderr
     wait_for(lambda: devices[0].status()["round"] == 2, 10)
-    changed = {"server.round_deadline_s": 0.5, "server.fraction_fit": 0.67}
+    wait_for(lambda: len(devices[0].status()["cohort"]) == 2)  # 0.67 of three
+    changed = {"server.round_deadline_s": 2, "server.fraction_fit": 0.67}
     assert [record.get("changed") for record in history(gateway.path)] == [None, changed]
-    assert len(devices[0].status()["cohort"]) == 2  # 0.67 of three
     shown = json.loads(asked(gateway.path, "show", "--json").stdout)
-    assert shown["settings"]["server"]["round_deadline_s"] == 0.5
+    assert shown["settings"]["server"]["round_deadline_s"] == 2
     assert shown["changes"] == [{"settings": changed}]
     began = (run_of(gateway.path) / "run.toml").read_text()
     assert "round_deadline_s = 60" in began
