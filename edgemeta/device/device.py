@@ -122,8 +122,7 @@ class Device:
         may hold back its answer when there is no work. wake_s: for how long this device sleeps before it asks again:
         rounds do not wait for it, and what it delivers counts some rounds later. Never raises because the network or
         the gateway is away, the disk is full, there is no data yet, or data that it has joined with is away. Raises
-        ConfigError when the gateway will not have this device, DataError when it cannot join with its data, InputError
-        when it is closed.
+        ConfigError when the gateway will not have it, DataError when its data does not fit, InputError when closed.
         """
         with self._turn:
             self._check_open()
