@@ -7,7 +7,7 @@ It tells the gateway for how long it sleeps. Rounds do not wait for it then: it 
 when it wakes, and what it has not delivered before it sleeps counts at its next wake, up to two rounds later
 (`server.max_lag`). So in a wake it delivers what is left, takes one task, works on it for --budget seconds at most, and
 delivers that too if it gets so far. All that it has done is on the card when it sleeps, so the power may go then. With
---once the last line on standard output says in how many seconds to come again; the exit status is 3 when the run is over.
+--once the last line on standard output says in how many seconds to come again; exit status 3: the run is over.
 """
 
 import argparse

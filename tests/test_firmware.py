@@ -80,7 +80,7 @@ def test_buttons_teach(tmp_path):
     assert "learning that this is bad" in done.stdout
 
 
-def test_a_duty_cycled_node_does_a_step_each_time_it_wakes(tmp_path):
+def test_a_duty_cycled_node_does_a_task_each_time_it_wakes(tmp_path):
     config = run_of(tmp_path, (8, 8, 3), ("disc", "ring"))
     data = ("--data", "synthetic:samples=60,size=8,classes=2")
     with gateway(config, tmp_path / "served") as (_, url):
@@ -93,9 +93,12 @@ def test_a_duty_cycled_node_does_a_step_each_time_it_wakes(tmp_path):
                 break
             assert done.returncode == 0, done.stderr
             assert done.stdout.split() == ["7"]
-    assert steps[0] == "joined as participant 0"
-    assert steps[1] == "evaluation of round 0 has come"
-    assert steps[-1].startswith("the run is over")
+    assert steps[0].splitlines()[:2] == ["joined as participant 0", "evaluation of round 0 has come"]
+    done = [step.splitlines()[-1] for step in steps]
+    assert done[:3] == [
+        f"delivered the {what}" for what in ("evaluation of round 0", "update of round 1", "update of round 2")
+    ]
+    assert done[-1].startswith("the run is over")
     assert_finished(tmp_path)
 
 

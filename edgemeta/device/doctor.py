@@ -189,10 +189,9 @@ def _place(said: Mapping[str, Any]) -> Finding:
     if number is not None:
         return Finding("run", True, f"at round {said['round']}; '{name}' is participant {number}")
     if free == 0:
-        way = "'edgemeta devices replace OLD NEW' on the gateway gives the place of a board that is gone to this one"
-        return Finding(
-            "run", None, f"at round {said['round']}, and every place is taken, if none is this device's: {way}"
-        )
+        way = "'edgemeta devices replace OLD NEW' on the gateway gives it that of a board that is gone"
+        text = f"at round {said['round']}; every place is taken: where none is this device's, {way}"
+        return Finding("run", None, text)
     return Finding("run", True, f"at round {said['round']}" + (f"; {free} places are free" if free else ""))
 
 

@@ -10,6 +10,7 @@ from edgemeta.fed.members import Members
 from edgemeta.fed.messages import Work, task_bytes
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
+from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.server_step import ServerState, load_state, travelling
 from edgemeta.fed.standing import Standing
 from edgemeta.fed.upload import most_bytes
@@ -144,9 +145,18 @@ class AtWork:
 
     def _trains_aside(self, participant: int) -> bool:
         """Say whether a sleeper, who was not asked in this round, may train on its model all the same."""
-        there, without = self._collected.updates, self.progress.without
-        opened = self._trains and bool(self.progress.cohort)
-        return opened and participant in self.members.sleepers(self.plan) - set(without) - there.keys()
+        there, progress = self._collected.updates.get(participant), self.progress
+        if not self._trains or not progress.cohort or (there and there.round == progress.round):
+            return False
+        return participant in self.members.sleepers(self.plan) - set(progress.without)
+
+    def _is_first(self, participant: int, round_number: int) -> bool:
+        """Say whether a sleeper's update is not there yet; raises Refused when an earlier one is: one counts."""
+        there = self._collected.updates.get(participant)
+        if there and there.round != round_number:
+            said = f"the update of round {there.round} counts in the open one: send that of round {round_number} later"
+            raise Refused(Reason.TOO_OFTEN, said)
+        return there is None
 
     def _counts_now(self, participant: int, round_number: int) -> bool:
         """Say whether a sleeper's update of a round counts in the one that is open: its task may be some rounds old."""

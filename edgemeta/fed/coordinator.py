@@ -99,7 +99,7 @@ class Coordinator(AtWork):
         if stage is Stage.TRAIN and round_number and progress.counted.get(str(participant)) == round_number:
             return False
         if stage is Stage.TRAIN and self._counts_now(participant, round_number):
-            return participant not in self._collected.updates
+            return self._is_first(participant, round_number)
         if (stage, round_number) != (progress.stage, progress.round):
             late = f", and an update may come {self.plan.server.max_lag} rounds late"
             raise Refused(
