@@ -1,8 +1,11 @@
 """The firmware scripts in devices/, each against a real gateway; no test machine has a camera or GPIO."""
 
+import json
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +103,47 @@ def test_a_duty_cycled_node_does_a_task_each_time_it_wakes(tmp_path):
     ]
     assert done[-1].startswith("the run is over")
     assert_finished(tmp_path)
+
+
+def test_a_board_that_sleeps_takes_part_in_its_wakes_beside_boards_that_do_not(tmp_path):
+    """The clock is scaled: a wake every 0.4 s, and rounds of less than a tenth."""
+    settings = {
+        "model": {"name": "mlp", "input_shape": [8, 8, 3], "classes": ["disc", "ring"]},
+        "data": {"participants": 3},
+        "phases": [{"algorithm": "fedavg", "rounds": 0, "local_steps": 1, "batch_size": 4}],
+        "evaluation": {"every": 1000},
+    }
+    data, over = "synthetic:samples=60,size=8,classes=2", threading.Event()
+
+    def always_on(url, name):
+        with edgemeta.Device(url, data, tmp_path / name, name) as device:
+            while not over.is_set():
+                done = device.step(wait_s=0.2)
+                time.sleep(0.03 if done.kind == "delivered" else min(done.wait_s, 0.02))
+
+    with gateway(write_config(tmp_path, settings), tmp_path / "served") as (_, url):
+        others = [threading.Thread(target=always_on, args=(url, name)) for name in ("a", "b")]
+        command = [sys.executable, str(DEVICES / "duty_cycle.py"), "--server", url, "--data", data, "--every", "0.4"]
+        board = subprocess.Popen([*command, "--budget", "5"], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        for other in others:
+            other.start()
+        wakes, tasks = [], 0
+        try:
+            for line in board.stderr:
+                tasks += line.startswith("training of round")
+                if line.startswith(("delivered the update", "the gateway does not want", "nothing to do")):
+                    wakes.append(line)
+                if len(wakes) == 10:
+                    break
+        finally:
+            board.kill()
+            board.communicate()
+            over.set()
+            for other in others:
+                other.join()
+    assert sum(line.startswith("delivered") for line in wakes) >= 9, wakes
+    records = [json.loads(line) for line in (runs(tmp_path / "served")[-1] / "history.jsonl").read_text().splitlines()]
+    assert sum(record["participants"] == 3 for record in records) >= tasks - 2  # the last one may not be closed
 
 
 @pytest.mark.parametrize("name", ["camera.py", "sensor.py", "button.py", "duty_cycle.py"])
