@@ -124,7 +124,7 @@ def test_what_cannot_be_is_refused(settings: Any, message: str) -> None:
 
 
 def test_a_refused_number_of_participants_is_not_compared_with() -> None:
-    assert "held_out" not in complaint({"data": {"participants": 0, "held_out": 20}})
+    assert "held_out" not in complaint({"data": {"participants": -1, "held_out": 20}})
 
 
 def test_assign() -> None:
