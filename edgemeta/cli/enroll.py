@@ -55,13 +55,18 @@ def devices(context: click.Context, as_json: bool, state: Path) -> None:
     for device in listed:
         when = "joined without a token"
         if device.enrolled is not None:
-            when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(device.enrolled))
+            when = _moment(device.enrolled)
         kept = "not joined yet" if device.kept is None else f"{device.kept} is kept"
         taken = f"{device.runs} run{'s' * (device.runs != 1)}"
+        seen = "" if device.seen is None else f"seen {_moment(device.seen)}"
         number = kept if device.participant is None else f"participant {device.participant}"
-        click.echo(f"{device.name:24} {when:22}  {number:15}  {taken:8} {device.standing}".rstrip())
+        click.echo(f"{device.name:24} {when:22}  {number:15}  {taken:8} {seen:27} {device.standing}".rstrip())
     if not listed:
         click.echo("no device is enrolled: 'edgemeta enroll NAME' enrolls one", err=True)
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 @devices.command()

@@ -9,6 +9,7 @@ from edgemeta.errors import ConfigError
 from edgemeta.fed.runs import progress_of, run_of, runs
 from edgemeta.fed.standing import Standing
 from edgemeta.gateway.roster import Roster
+from edgemeta.gateway.seen import read_seen
 from edgemeta.gateway.tokens import DEVICES_FILE, enroll, order, read_register, set_operator
 from edgemeta.link.address import gateway_address, is_local
 from edgemeta.link.joinfile import NAME, JoinFile, write_join_file
@@ -39,8 +40,9 @@ class Listed:
     """A device as it is listed: one that was enrolled, has joined a run, or both.
 
     enrolled: seconds since 1970, None where no token was made for it; participant: in the newest run, None before it
-    joined; kept: the number that is kept for it until then; runs: in how many it has taken part; standing: what keeps
-    it out, "" where nothing does.
+    joined; kept: the number that is kept for it until then; runs: in how many it has taken part; seen: when it was last
+    heard, in seconds since 1970, which a gateway at work writes down every ten minutes; standing: what keeps it out, ""
+    where nothing does.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Listed:
     participant: int | None
     kept: int | None
     runs: int
+    seen: float | None
     standing: str
 
 
@@ -109,7 +112,7 @@ def list_devices(state: Path) -> list[Listed]:
     """Return the devices of a site, by name. Raises ConfigError and StorageError."""
     register, there = read_register(state / DEVICES_FILE), runs(state) or [state]
     rosters = [_roster(run).names for run in there]
-    numbers = {name: number for number, name in rosters[-1].items()}
+    numbers, seen = {name: number for number, name in rosters[-1].items()}, read_seen(state)
     held = Standing(progress_of(there[-1]).strikes, {}).held
     standings = ("revoked", "", "a newer token is not used yet")
     listed = []
@@ -118,7 +121,7 @@ def list_devices(state: Path) -> list[Listed]:
         enrolled, kept = (device.enrolled, device.number) if device else (None, None)
         taken = sum(name in names.values() for names in rosters)
         standing = HELD if number in held else standings[len(device.tokens)] if device else ""
-        listed.append(Listed(name, enrolled, number, kept, taken, standing))
+        listed.append(Listed(name, enrolled, number, kept, taken, seen.get(name), standing))
     return listed
 
 

@@ -24,7 +24,9 @@ from edgemeta.gateway.gateway import Gateway
 from edgemeta.gateway.hosts import names_here
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.routes import answer
+from edgemeta.gateway.seen import keep_seen
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
+from edgemeta.http.exchange import off_loop
 from edgemeta.http.http1 import Limits
 from edgemeta.http.listener import serve
 from edgemeta.link.address import is_local
@@ -35,6 +37,7 @@ from edgemeta.nn.files import load_parameters
 
 log = logging.getLogger("edgemeta")
 
+SEEN_S = 600.0  # between two times when it is kept who was heard: a card lasts longer for it
 LOOK_S = 0.2  # between two looks for a run that follows one that is over
 
 
@@ -68,7 +71,8 @@ async def run_gateway(
             gateway.listener_refusals, port = listener.refusals, listener.port
             asyncio.get_running_loop().set_exception_handler(partial(_unexpected, gateway.failures))
             tasks: list[asyncio.Future[None]] = [
-                asyncio.ensure_future(work) for work in (gateway.watch(), _beat(), _followed(site, gateway))
+                asyncio.ensure_future(work)
+                for work in (gateway.watch(), _beat(), _note_seen(site, gateway), _followed(site, gateway))
             ]
             try:
                 on_listening(port)
@@ -119,6 +123,24 @@ def _opened(
         files_per_answer=min(max(map(len, vectors)), 2),  # the model, and what goes beside it
     )
     return gateway, limits
+
+
+async def _note_seen(site: Path, gateway: Gateway) -> None:
+    """Keep when devices were last heard, now and then and at the end."""
+    try:
+        while True:
+            await asyncio.sleep(SEEN_S)
+            await off_loop(_keep_seen, site, gateway)
+    finally:
+        _keep_seen(site, gateway)
+
+
+def _keep_seen(site: Path, gateway: Gateway) -> None:
+    past_s = time.time() - time.monotonic()
+    try:
+        keep_seen(site, {gateway.roster.name(k): past_s + heard for k, heard in dict(gateway.heard).items()})
+    except (ConfigError, StorageError) as error:
+        log.warning("%s; when devices were last heard is not kept", error)
 
 
 async def _followed(site: Path, gateway: Gateway) -> None:
