@@ -18,6 +18,7 @@ from edgemeta.reading import exists, read_file, said
 from edgemeta.records import Record, record_from
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # a network's file system, say
 PASSING = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what may be otherwise a moment later
 PUBLIC, PRIVATE = 0o644, 0o600
 LOCK_TRIES, LOCK_S = 100, 0.05  # a change takes some milliseconds
@@ -168,6 +169,14 @@ def lock(path: Path) -> int | None:
         except BlockingIOError:
             disk.system.close(descriptor)
             return None
+        except OSError as error:
+            disk.system.close(descriptor)
+            if error.errno not in NO_LOCKS:
+                raise
+            raise StorageError(
+                f"the file system of {path.parent} has no locks ({said(error)}), and without them two processes could "
+                "write there at once: give a folder on another file system, such as this machine's own disk"
+            ) from error
         except BaseException:
             disk.system.close(descriptor)
             raise

@@ -50,7 +50,7 @@ def test_the_camera_learns_from_a_folder_that_grows(tmp_path):
     assert_finished(tmp_path)
     assert "no camera (" in done.stderr
     assert "apt install python3-picamera2" in done.stderr
-    assert re.search(r"waiting for pictures: .* samples are too few", done.stderr)  # it began with a handful
+    assert re.search(r"waiting for this device's data: .* samples are too few", done.stderr)  # it began with a handful
     assert "it sees [" in done.stdout
     assert {folder.name for folder in (tmp_path / "pictures").iterdir()} == {"empty", "visitor"}
 

@@ -1,8 +1,5 @@
 """The command line: `edgemeta`. Nothing here imports NumPy before a command runs, so that help is quick."""
 
-import codecs
-import io
-import json
 import os
 import signal
 import sys
@@ -13,6 +10,7 @@ from typing import NoReturn
 import click
 
 from edgemeta import __version__
+from edgemeta.cli import streams
 from edgemeta.cli.bench import bench
 from edgemeta.cli.client import client
 from edgemeta.cli.compare import compare
@@ -50,31 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed while running, 2 wrong input, 130 interrupted."""
     for variable in ONE_THREAD:
         os.environ.setdefault(variable, "1")
-    _show_everything()
+    streams.set_up()
     log_to_stderr("%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(_status(arguments))
-
-
-def _show_everything() -> None:
-    """Have what an output's encoding cannot show, a file's name say, escaped instead of ending in an error.
-
-    It is escaped as in JSON, so that what --json prints stays JSON.
-    """
-
-    def escaped(error: UnicodeError) -> tuple[str, int]:
-        assert isinstance(error, UnicodeEncodeError)
-        return json.dumps(error.object[error.start : error.end])[1:-1], error.end
-
-    codecs.register_error("edgemeta", escaped)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="edgemeta")
+    status = _status(arguments)
+    streams.finish()
+    sys.exit(status)
 
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        return commands.main(arguments, "edgemeta", standalone_mode=False) or 0
+        status: int = commands.main(arguments, "edgemeta", standalone_mode=False) or 0
+        streams.flush()
+        return status
     except click.ClickException as error:
         error.show()
         return 2
@@ -85,7 +71,6 @@ def _status(arguments: Sequence[str] | None) -> int:
         click.echo("Interrupted: what was finished is kept. Run the same command to go on.", err=True)
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

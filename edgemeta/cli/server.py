@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from edgemeta.cli import options
+from edgemeta.cli import options, streams
 from edgemeta.cli.settings import settings_from
 
 
@@ -40,6 +40,7 @@ def server(
     """
     from edgemeta.gateway.enrolment import names_of, tls_of
 
+    streams.nothing_but_said()
     encryption = tls_of(state, cert, key)
     settings = settings_from(config, {}, assignments)
 

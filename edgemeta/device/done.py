@@ -18,6 +18,7 @@ class Kind(StrEnum):
     AWAY = "away"  # the gateway is
     CLOCK = "clock"  # this machine's is not set, so that the gateway cannot be trusted
     STORAGE = "storage"  # a full disk, say
+    DATA = "data"  # its own cannot be used now: a stick that is not there, say
     MEMORY = "memory"  # too little
     DIVERGED = "diverged"
     WAITING = "waiting"  # too early to try again

@@ -1,6 +1,7 @@
 """The model that a device uses itself: the newest global one that it has, adapted to its own data."""
 
 import logging
+import threading
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,30 @@ def personalise(state: DeviceState, run: Joined, theta: Vector, number: int, tra
     save_model(state.personal, run.network, own, run.run.classes, number)
 
 
-def in_use(state: DeviceState, run: Joined | None) -> TrainedModel | None:
-    """Return the model to predict with: the personalised one, before there is one the newest global one, or None."""
+class InUse:
+    """The model to predict with, read when it is first asked for; any thread may ask while another one renews it."""
+
+    def __init__(self, state: DeviceState) -> None:
+        self._state, self._renewed, self._lock = state, 0, threading.Lock()
+        self._model: TrainedModel | None = None
+
+    def renew(self) -> None:
+        """Have it read again the next time, as there is a newer one."""
+        with self._lock:
+            self._renewed, self._model = self._renewed + 1, None
+
+    def model(self, run: Joined | None) -> TrainedModel | None:
+        """Return the personalised model, before there is one the newest global one, or None; raises StorageError."""
+        model, renewed = self._model, self._renewed
+        if model is None:
+            model = _in_use(self._state, run)
+            with self._lock:
+                if renewed == self._renewed:
+                    self._model = model
+        return model
+
+
+def _in_use(state: DeviceState, run: Joined | None) -> TrainedModel | None:
     try:
         return load_model(state.personal)
     except ModelFileError:

@@ -78,17 +78,16 @@ def run(
         directory = RunDirectory(Path(folder), config, durable=False, data=data, facts=facts)
         try:
             coordinator = Coordinator(Plan(config), network, theta, directory, range(len(participants)), clock())
-            shown = len(directory.history())
             perform_task = partial(perform, network, participants)
             while not coordinator.finished:
+                before = coordinator.progress
                 tasks = _tasks(coordinator, len(participants), clock)
                 for done, task in enumerate(each(perform_task, tasks), 1):
                     on_participant(task.work, done, len(tasks))
                     _deliver(coordinator, task, clock())
-                records = directory.history()
-                for record in records[shown:]:
-                    on_round(record)
-                shown = len(records)
+                for record in directory.history(after=before.history):
+                    if record["round"] >= before.round:
+                        on_round(record)
             summary = directory.summary()
             assert summary is not None  # the run is over
             return RunResult(directory.history(), load_model(directory.model_path), summary)

@@ -402,10 +402,8 @@ def test_data_that_cannot_be_used_is_said_when_joining(tmp_path):
     config = write_config(tmp_path, TINY | {"data": TINY["data"] | {"participants": 12}})
     x, y = np.zeros((30, 8, 8, 3), np.uint8), np.arange(30) % 2
     np.savez(tmp_path / "odd.npz", x=x, y=y, x_test=x, y_test=y, classes=["circle", "kettle"])
-    (tmp_path / "empty").mkdir()
     wrong = {
         "does not know .*kettle": tmp_path / "odd.npz",
-        "no class folders": tmp_path / "empty",
         "shape": ((x[:, :4], y), (x[:, :4], y)),
         "empty": (x[:0], y[:0]),
         "labels run from 0 to 10": (x, y * 10),
@@ -422,6 +420,30 @@ def test_data_that_cannot_be_used_is_said_when_joining(tmp_path):
         )
         assert done.returncode == 2
         assert "kettle" in done.stderr
+
+
+def test_data_that_is_away_for_a_moment_is_waited_for(tmp_path, alone):
+    few = {"local_epochs": 1, "batch_size": 4, "algorithm": "fedavg", "rounds": 1}
+    config = write_config(tmp_path, ALONE | {"phases": [few], "evaluation": {"every": 100}})
+    rng, stick, away = np.random.default_rng(0), tmp_path / "stick.npz", tmp_path / "away.npz"
+    x, y = rng.integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20) % 10
+    classes = edgemeta.load_model(tmp_path / "simulated" / "model.safetensors").classes
+    np.savez(stick, x=x, y=y, x_test=x, y_test=y, classes=classes)
+
+    def own():
+        with np.load(stick) as kept:
+            return (kept["x"], kept["y"]), (kept["x_test"], kept["y_test"])
+
+    with gateway(config, tmp_path / "served") as (_, url):
+        with Device(url, stick, tmp_path / "d", "board") as device:
+            until(device, "task")
+            stick.rename(away)
+            assert "waiting for this device's data: no data at" in str(until(device, "data"))
+        with Device(url, own, tmp_path / "d", "board") as device:  # the same after the power was away, too
+            done = device.step()
+            assert (done.kind, "stick.npz" in str(done)) == ("data", True)
+            away.rename(stick)
+            until(device, "over")
 
 
 def test_own_data_in_all_its_forms():
