@@ -18,6 +18,7 @@ OVER = 3
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--server", help="the gateway's URL; or else:")
 parser.add_argument("--join", help="this device's join file")
+parser.add_argument("--name", help="what the gateway calls this device, instead of the host's name")
 parser.add_argument("--data", required=True)
 parser.add_argument("--state", default="edgemeta-state")
 parser.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="of work, each time it is awake")
@@ -26,7 +27,7 @@ parser.add_argument("--once", action="store_true")
 options = parser.parse_args()
 
 while True:
-    with edgemeta.Device(options.server, options.data, options.state, join=options.join) as device:
+    with edgemeta.Device(options.server, options.data, options.state, options.name, join=options.join) as device:
         done = device.step(budget_s=options.budget)
     print(done, file=sys.stderr)
     if done.kind == "over":

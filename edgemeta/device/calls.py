@@ -78,7 +78,7 @@ class Gateway:
     """
 
     def __init__(self, url: str, trust: str = "", upload_kb_s: float | None = None) -> None:
-        self._upload_kb_s = upload_kb_s
+        self.url, self._upload_kb_s = url, upload_kb_s
         encrypted, host, port, self._prefix = gateway_address(url)
         if encrypted and not trust:
             raise ConfigError(

@@ -89,7 +89,10 @@ class Roster:
             member = Member(number, _hash(key), session, token, wanted=other, cut=wanted is not None)
             self._keep({**self._members, name: member})
         elif not token and not hmac.compare_digest(member.key, _hash(key)):
-            raise Refused(Reason.NAME_IN_USE, f"another device is '{name}' (it has another key): choose another name")
+            raise Refused(
+                Reason.NAME_IN_USE,
+                f"another device is '{name}' (it has another key): choose another name, by --name NAME (name=)",
+            )
         elif wanted not in (None, member.participant, member.wanted):
             raise Refused(
                 Reason.OTHER_PARTITION,
