@@ -73,8 +73,9 @@ def client(
             if len(signals) > 1 or not device.training:  # else when the local step has ended, so that it is kept
                 stop(number)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
-            signal.signal(number, on_signal)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, on_signal)
         text = f"{device.place}: asking for work"
         click.echo(f"{shown(text)}; state in {state}, data: {data}", err=True)
         if seconds is not None:

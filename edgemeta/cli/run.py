@@ -8,6 +8,7 @@ import click
 
 from edgemeta.cli import options
 from edgemeta.cli.settings import settings_from
+from edgemeta.folders import check_site
 
 if TYPE_CHECKING:
     from edgemeta.config import RunConfig
@@ -127,7 +128,8 @@ def begun(site: Path, settings: "RunConfig", init: Path | None, *, first: bool =
     from edgemeta.gateway.site import begin_run
 
     config, network, data = resolved(settings, init)
-    return begin_run(site, config, network, api.initial(network, config.seed, init), data, first=first)
+    theta = api.initial(network, config.seed, init, config.model.classes)
+    return begin_run(site, config, network, theta, data, first=first)
 
 
 def resolved(settings: "RunConfig", model: Path | None) -> "tuple[RunConfig, Model, Fingerprint | None]":
@@ -164,15 +166,6 @@ def newest(site: Path, number: int | None = None) -> Path:
         which = "yet" if number is None else f"{number} (there are {', '.join(run.name for run in there) or 'none'})"
         raise ConfigError(f"{site} has no run {which}: 'edgemeta run new --config RUN.toml --state {site}' begins one")
     return found[-1]
-
-
-def check_site(site: Path) -> None:
-    """Raise ConfigError unless there is such a folder: only what makes a site may make one."""
-    from edgemeta.errors import ConfigError
-    from edgemeta.reading import exists
-
-    if not exists(site):
-        raise ConfigError(f"there is no site in {site}: give the gateway's folder as --state DIR")
 
 
 def _ask(path: Path, change: Any) -> "RunConfig":

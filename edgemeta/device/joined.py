@@ -8,6 +8,7 @@ from typing import Any
 from edgemeta.device.state import Identity
 from edgemeta.errors import ConfigError
 from edgemeta.fed.description import Description
+from edgemeta.link.address import with_port
 from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.nn import Model
 
@@ -53,7 +54,7 @@ def joins_by(server: str | None, join: str | Path | None, name: str | None) -> J
     """
     if (server is None) == (join is None):
         raise ConfigError("a device takes the gateway's URL or a join file, and not both")
-    joins = JoinFile(server or "", "", "") if join is None else read_join_file(join)
+    joins = JoinFile(with_port(server or ""), "", "") if join is None else read_join_file(join)
     if join is not None and name not in (None, joins.name):
         raise ConfigError(f"the join file {join} is for '{joins.name}', and not for '{name}': leave out the name")
     return joins
