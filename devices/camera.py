@@ -49,6 +49,7 @@ def open_camera(wanted):
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--server", help="the gateway's URL; or else:")
 parser.add_argument("--join", help="this device's join file")
+parser.add_argument("--name", help="what the gateway calls this device, instead of the host's name")
 parser.add_argument("--pictures", type=Path, default=Path("pictures"))
 parser.add_argument("--state", default="edgemeta-state")
 parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="between two pictures")
@@ -56,7 +57,7 @@ parser.add_argument("--simulate", action="store_true", help="draw pictures thoug
 options = parser.parse_args()
 
 take, real = open_camera(options.simulate)
-with edgemeta.Device(options.server, options.pictures, options.state, join=options.join) as device:
+with edgemeta.Device(options.server, options.pictures, options.state, options.name, join=options.join) as device:
     due = 0.0
     for number in itertools.count():
         if time.monotonic() >= due:

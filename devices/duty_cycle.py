@@ -7,7 +7,8 @@ It tells the gateway for how long it sleeps. Rounds do not wait for it then: it 
 when it wakes, and what it has not delivered before it sleeps counts at its next wake, up to two rounds later
 (`server.max_lag`). So in a wake it delivers what is left, takes one task, works on it for --budget seconds at most, and
 delivers that too if it gets so far. All that it has done is on the card when it sleeps, so the power may go then. With
---once the last line on standard output says in how many seconds to come again; exit status 3: the run is over.
+--once the last line on standard output says in how many seconds to come again; the exit status is 3 when the run is
+over.
 """
 
 import argparse
@@ -23,6 +24,7 @@ SLEEPS = ("idle", "over", "memory", "storage")  # more cannot be done in this wa
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--server", help="the gateway's URL; or else:")
 parser.add_argument("--join", help="this device's join file")
+parser.add_argument("--name", help="what the gateway calls this device, instead of the host's name")
 parser.add_argument("--data", required=True)
 parser.add_argument("--state", default="edgemeta-state")
 parser.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="of work, each time it is awake")
@@ -46,7 +48,7 @@ def wake(device):
 
 
 while True:
-    with edgemeta.Device(options.server, options.data, options.state, join=options.join) as device:
+    with edgemeta.Device(options.server, options.data, options.state, options.name, join=options.join) as device:
         done = wake(device)
     if done.kind == "over":
         sys.exit(OVER if options.once else 0)

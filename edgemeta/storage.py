@@ -183,6 +183,18 @@ def lock(path: Path) -> int | None:
         return descriptor
 
 
+def held_here(path: Path) -> bool:
+    """Say whether it is this process that has the lock of a file, as far as the system tells (Linux does)."""
+    found = disk.look(path)
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return False
+    # Number, FLOCK, ADVISORY, WRITE, process, device:device:file, from, to
+    held = [(fields[4], fields[5].rpartition(":")[2]) for fields in map(str.split, lines) if fields[1] == "FLOCK"]
+    return found is not None and (str(os.getpid()), str(found.st_ino)) in held
+
+
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Hold the lock of a file for a change that takes some milliseconds; raises StorageError when another one stays."""

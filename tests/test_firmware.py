@@ -67,8 +67,9 @@ def test_the_sensor_learns_from_recorded_windows(tmp_path):
     assert np.load(shaking)["x"].shape == (40, 64, 3)
     script("sensor.py", "--label", "still", cwd=tmp_path)
     with gateway(config, tmp_path / "served") as (_, url):
-        done = script("sensor.py", "--server", url, cwd=tmp_path)
+        done = script("sensor.py", "--server", url, "--name", "pump", cwd=tmp_path)
     assert_finished(tmp_path)
+    assert json.loads((tmp_path / "edgemeta-state" / "device.json").read_text())["name"] == "pump"
     assert "the machine is still" in done.stdout  # what it measures is made up, at rest
 
 
@@ -149,3 +150,8 @@ def test_a_board_that_sleeps_takes_part_in_its_wakes_beside_boards_that_do_not(t
 @pytest.mark.parametrize("name", ["camera.py", "sensor.py", "button.py", "duty_cycle.py"])
 def test_each_says_what_it_does(name, tmp_path):
     assert "--join" in script(name, "--help", cwd=tmp_path).stdout
+
+
+def test_every_script_can_be_given_a_name():
+    for path in DEVICES.glob("*.py"):
+        assert "--name" in script(path.name, "--help", cwd=DEVICES).stdout, path

@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.environ.setdefault(variable, "1")
     streams.set_up()
     log_to_stderr("%(levelname)s: %(message)s")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     status = _status(arguments)
     streams.finish()
     sys.exit(status)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from edgemeta.cli import options
+from edgemeta.folders import check_site, is_new
 
 STATE = options.state("The gateway's run directory; it may be running.")
 
@@ -27,6 +28,7 @@ def enroll(name: str, url: str | None, trust: Path | None, partition_id: int | N
     """Let a device take part: write NAME.join, to be copied to it. Again: a new token, the old one until it is used."""
     from edgemeta.gateway.enrolment import enroll_device
 
+    _make_site(state)
     made = enroll_device(state, name, url, trust, Path(), time.time(), partition_id)
     click.echo(f"{made.path}: copy it to the device, as 'edgemeta client --join {made.path}', and remove it here")
     if made.rotated:
@@ -46,22 +48,36 @@ def devices(context: click.Context, as_json: bool, state: Path) -> None:
     import json
     from dataclasses import asdict
 
-    from edgemeta.gateway.enrolment import list_devices
+    from edgemeta.gateway.enrolment import list_devices, offered_of
+    from edgemeta.gateway.renewal import ending
+    from edgemeta.gateway.status import certificate_of
+    from edgemeta.link.trust import SHORT_DAYS
 
-    listed = list_devices(state)
+    check_site(state)
+    listed, offered, now = list_devices(state), offered_of(state), time.time()
     if as_json:
-        click.echo(json.dumps({"devices": [asdict(device) for device in listed]}))
+        shown = {"devices": [asdict(device) for device in listed], "certificate": certificate_of(offered, now)}
+        click.echo(json.dumps(shown))
         return
     for device in listed:
         when = "joined without a token"
         if device.enrolled is not None:
-            when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(device.enrolled))
+            when = _moment(device.enrolled)
         kept = "not joined yet" if device.kept is None else f"{device.kept} is kept"
         taken = f"{device.runs} run{'s' * (device.runs != 1)}"
+        seen = "" if device.seen is None else f"seen {_moment(device.seen)}"
         number = kept if device.participant is None else f"participant {device.participant}"
-        click.echo(f"{device.name:24} {when:22}  {number:15}  {taken:8} {device.standing}".rstrip())
+        click.echo(f"{device.name:24} {when:22}  {number:15}  {taken:8} {seen:27} {device.standing}".rstrip())
+    if offered:
+        days = offered.days_left(now)
+        good = f"the gateway's certificate is good for {days} days, for {', '.join(offered.names)}"
+        click.echo(good if days >= SHORT_DAYS else ending(days), err=True)
     if not listed:
         click.echo("no device is enrolled: 'edgemeta enroll NAME' enrolls one", err=True)
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 @devices.command()
@@ -72,6 +88,7 @@ def hold(name: str, state: Path) -> None:
     from edgemeta.gateway.enrolment import order_gateway
     from edgemeta.gateway.tokens import HOLD
 
+    check_site(state)
     order_gateway(state, name, HOLD)
     click.echo(f"'{name}' is held: a running gateway asks it no more from now on, another one from its next start")
 
@@ -84,6 +101,7 @@ def release(name: str, state: Path) -> None:
     from edgemeta.gateway.enrolment import order_gateway
     from edgemeta.gateway.tokens import RELEASE
 
+    check_site(state)
     order_gateway(state, name, RELEASE)
     click.echo(f"'{name}' is released: it is asked again in the next round")
 
@@ -96,21 +114,31 @@ def revoke(name: str, state: Path) -> None:
     from edgemeta.gateway.tokens import DEVICES_FILE
     from edgemeta.gateway.tokens import revoke as revoke_tokens
 
+    check_site(state)
     had = revoke_tokens(state / DEVICES_FILE, name)
     click.echo(f"'{name}' is shut out" if had else f"'{name}' was shut out before")
 
 
 @click.command()
-@click.option("--host", "hosts", multiple=True, metavar="NAME|IP", help="By which devices find it; may be repeated.")
+@click.option(
+    "--host", "hosts", multiple=True, metavar="NAME|IP", help="Another one by which devices find it; may be repeated."
+)
+@click.option(
+    "--remove", "removed", multiple=True, metavar="NAME|IP", help="One that it is no longer found by; may be repeated."
+)
 @STATE
-def tls(hosts: tuple[str, ...], state: Path) -> None:
-    """Make the gateway's certificate (by the openssl program); again: for other names, and no join file changes."""
-    from edgemeta.gateway.certificates import make_certificates, own_hosts
-    from edgemeta.gateway.enrolment import TLS
+def tls(hosts: tuple[str, ...], removed: tuple[str, ...], state: Path) -> None:
+    """Make the gateway's certificate (by the openssl program); again: renew it, for the names that it has and --host.
 
-    named = hosts or tuple(own_hosts())
+    No join file changes, and a gateway at work takes it up.
+    """
+    from edgemeta.gateway.certificates import hosts_of, make_certificates
+    from edgemeta.gateway.enrolment import TLS, names_of
+
+    _make_site(state)
+    named = hosts_of(names_of(state, None, None), hosts, removed)
     new = make_certificates(state / TLS, named, time.time())
-    click.echo(f"{state / TLS / 'gateway.pem'}: for {', '.join(named)}; 'edgemeta server' uses it from its next start")
+    click.echo(f"{state / TLS / 'gateway.pem'}: for {', '.join(named)}; a gateway at work takes it up within seconds")
     if new:
         click.echo(f"{state / TLS / 'ca.pem'}: what devices trust; join files made before this have no trust in it")
 
@@ -121,5 +149,12 @@ def operator_token(state: Path) -> None:
     """Make the token that opens the status pages from other machines, and print it this once."""
     from edgemeta.gateway.enrolment import make_operator_token
 
+    _make_site(state)
     click.echo(make_operator_token(state))
     click.echo("keep it; an earlier one is good no longer. It is sent as 'Authorization: Bearer TOKEN'", err=True)
+
+
+def _make_site(state: Path) -> None:
+    """Say that a site is made of a folder which is not there, or empty; raises ConfigError for another one's."""
+    if is_new(state):
+        click.echo(f"{state.absolute()} is the site of a gateway from now on", err=True)

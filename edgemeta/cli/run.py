@@ -8,6 +8,7 @@ import click
 
 from edgemeta.cli import options
 from edgemeta.cli.settings import settings_from
+from edgemeta.folders import check_site
 
 if TYPE_CHECKING:
     from edgemeta.config import RunConfig
@@ -36,7 +37,7 @@ def new(config: str, start: str | None, assignments: tuple[str, ...], state: Pat
     check_site(state)
     init = state / api.MODEL_FILE if start == LATEST else Path(start) if start else None
     asked, network, data = resolved(settings_from(config, {}, assignments), init)
-    made = begin_run(state, asked, network, api.initial(network, asked.seed, init), data)
+    made = begin_run(state, asked, network, api.initial(network, asked.seed, init, asked.model.classes), data)
     click.echo(f"{made}: a gateway at work goes on with it now, another one from its next start")
 
 
@@ -159,15 +160,6 @@ def newest(site: Path, number: int | None = None) -> Path:
         which = "yet" if number is None else f"{number} (there are {', '.join(run.name for run in there) or 'none'})"
         raise ConfigError(f"{site} has no run {which}: 'edgemeta run new --config RUN.toml --state {site}' begins one")
     return found[-1]
-
-
-def check_site(site: Path) -> None:
-    """Raise ConfigError unless there is such a folder: only what makes a site may make one."""
-    from edgemeta.errors import ConfigError
-    from edgemeta.reading import exists
-
-    if not exists(site):
-        raise ConfigError(f"there is no site in {site}: give the gateway's folder as --state DIR")
 
 
 def _ask(path: Path, change: Any) -> "RunConfig":

@@ -38,10 +38,13 @@ def server(
     devices have to be enrolled; --insecure waives both. What is answered without a token is answered under its address,
     this machine's names, those of the certificate and --name.
     """
-    from edgemeta.gateway.enrolment import names_of, tls_of
+    from edgemeta.folders import is_new
+    from edgemeta.gateway.renewal import Renewal
 
+    new = is_new(state)
     streams.nothing_but_said()
-    encryption = tls_of(state, cert, key)
+    renewal = Renewal(state, cert, key)
+    encryption, offered = renewal.context, renewal.offered
     settings = settings_from(config, {}, assignments)
 
     import asyncio
@@ -54,12 +57,16 @@ def server(
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import is_closed, run_gateway, signalled
     from edgemeta.gateway.site import begin_run, compare, has_run, opened
+    from edgemeta.http.listener import bind
     from edgemeta.logs import log_to_stderr
 
     log_to_stderr("%(asctime)s %(levelname)s: %(message)s", force=True)
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
     give_back_large_blocks()
+
+    is_closed(host, encrypted=encryption is not None, insecure=insecure)
+    bound = asyncio.run(bind(host, port))  # first: a start that fails claims nothing
 
     async def serve() -> int:
         return await run_gateway(
@@ -69,8 +76,10 @@ def server(
                 f"listening on http{'s' if encryption else ''}://{f'[{host}]' if ':' in host else host}:{got}"
             ),
             tls=encryption,
+            renewal=renewal,
+            bound=bound,
             insecure=insecure,
-            names=[*names_of(state, cert, key), *names],
+            names=[*(offered.names if offered else ()), *names],
             on_round=lambda record, last_round: log.info("%s", round_line(record, last_round)),
         )
 
@@ -80,8 +89,10 @@ def server(
     if config or assignments or not there:
         asked, network, data = resolved(settings, None if there else init, own_model)
     with opened(state):
+        if new:
+            log.info("%s is the site of a gateway from now on", state)
         if asked and network and not there:
-            begin_run(state, asked, network, api.initial(network, asked.seed, init), data)
+            begin_run(state, asked, network, api.initial(network, asked.seed, init, asked.model.classes), data)
         elif asked:
             compare(state, asked, data, given(config, assignments))
         if there and init:

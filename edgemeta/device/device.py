@@ -18,18 +18,17 @@ from edgemeta.device import joined
 from edgemeta.device.calls import Answer, Away, Gateway
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard, NoMemory
-from edgemeta.device.joined import Joined, check_let_in, joined_before, read_joined
+from edgemeta.device.joined import Joined, check_let_in, joined_before, joins_by, read_joined
 from edgemeta.device.own import Source
 from edgemeta.device.pace import LONGEST_S, Pace, trouble
 from edgemeta.device.personal import InUse, newest, personalise, settings_of
 from edgemeta.device.profile import Profile, read_profile
 from edgemeta.device.state import DeviceState
 from edgemeta.device.tasks import Task, Tasks
-from edgemeta.errors import ConfigError, DataError, DivergedError, InputError, NoDataYet, StorageError
+from edgemeta.errors import DataError, DivergedError, InputError, NoDataYet, StorageError
 from edgemeta.fed.description import Description
 from edgemeta.fed.messages import most_task_bytes
 from edgemeta.fed.progress import Stage
-from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.nn import Vector
 from edgemeta.reading import exists, read_file
 
@@ -64,11 +63,7 @@ class Device:
         rng: np.random.Generator | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if (server is None) == (join is None):
-            raise ConfigError("a device takes the gateway's URL or a join file, and not both")
-        joins = JoinFile(server or "", "", "") if join is None else read_join_file(join)
-        if join is not None and name not in (None, joins.name):
-            raise ConfigError(f"the join file {join} is for '{joins.name}', and not for '{name}': leave out the name")
+        joins = joins_by(server, join, name)
         self._profile = read_profile(profile) if profile is not None else Profile()
         rng, limit = rng or np.random.default_rng(), self._profile.upload_kb_s
         number = f"{rng.integers(2**64, dtype=np.uint64):016x}"
@@ -111,6 +106,11 @@ class Device:
             self._state.close()
 
     @property
+    def place(self) -> str:
+        """Who this device is, and where its gateway, as in "door-1 at https://gateway.local:8742"."""
+        return f"{self._identity.name} at {self._gateway.url}"
+
+    @property
     def training(self) -> bool:
         """Whether a local step is at work now: a signal handler that waits for its end loses nothing."""
         return self._tasks.training
@@ -135,20 +135,21 @@ class Device:
         try:
             return self._next(budget_s, wait_s, wake_s)
         except (Away, StorageError) as error:
-            return self._pace.later(*trouble(error))
+            return self._pace.later(*trouble(error, self._gateway.url))
         except (NoMemory, MemoryError, DivergedError) as error:
             if isinstance(error, DivergedError):
                 self._tell_diverged()
             self._tasks.drop()  # a later one may be smaller, or tamer
-            return self._pace.later(*trouble(error))
+            return self._pace.later(*trouble(error, self._gateway.url))
         except DataError as error:
             self._tasks.release()  # it is looked at again
             if self._run or (isinstance(error, NoDataYet) and self._tasks.grows):  # it may come, or come back
-                return self._pace.later(*trouble(error))
-            self._pace.later(*trouble(error))
+                return self._pace.later(*trouble(error, self._gateway.url))
+            self._pace.later(*trouble(error, self._gateway.url))
             raise
         except InputError as error:
-            self._pace.later(*trouble(error))  # a caller that goes on all the same does not hammer the gateway
+            # A caller that goes on all the same does not hammer the gateway.
+            self._pace.later(*trouble(error, self._gateway.url))
             raise
 
     def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
@@ -254,11 +255,11 @@ class Device:
         if self._good(answer).json().get("accepted") is not True:  # of a network's log-in page, say
             raise Away("it did not say that it accepted what it was sent")
         self._pace.went_well()
-        self._tasks.done()
+        ends = self._tasks.done(settings_of(self._identity.adaptation)[0].every, run.run.last_round)
         if not train:
             self._keep(adaptation={"evaluation": asdict(work.evaluation), "batch_size": work.recipe.batch_size})
             self._personalise(run, task.vectors["theta"], work.round)
-        return Done(Kind.DELIVERED, f"delivered the {what} of round {work.round}")
+        return Done(Kind.DELIVERED, f"delivered the {what} of round {work.round}", round_ends=ends)
 
     def _tell_diverged(self) -> None:
         """Say that the model of the task's round diverges here; whatever becomes of it, the task is dropped."""

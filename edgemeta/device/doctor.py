@@ -22,10 +22,10 @@ from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed.client import local_steps
 from edgemeta.fed.description import Description
 from edgemeta.fed.progress import Stage
-from edgemeta.link.address import gateway_address, is_loopback
+from edgemeta.link.address import gateway_address, is_loopback, with_port, without_zone
 from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
-from edgemeta.link.trust import clock_is_behind, device_context, explained
+from edgemeta.link.trust import SHORT_DAYS, Offered, clock_is_behind, device_context, ended, explained
 from edgemeta.meta import Samples, begin, steps_in
 from edgemeta.meta.learners import learner
 from edgemeta.records import record_from
@@ -54,7 +54,8 @@ def examine(url: str | None, join: Path | None, data: str | None, state: Path, p
     """Yield what is found, in the order in which a device meets it; no place in the run is taken."""
     run: tuple[Description, Mapping[str, Any]] | None = None
     try:
-        joins = JoinFile(url or "", "", "") if join is None else _good("join file", read_join_file, join)
+        given = "" if url is None else _good("address", with_port, url)
+        joins = JoinFile(given, "", "") if join is None else _good("join file", read_join_file, join)
         if join is not None:
             yield Finding("join file", True, f"of '{joins.name}' for {joins.url}")
         for finding, said in _gateway(joins):
@@ -139,9 +140,13 @@ def _tls(host: str, port: int, certificate: str) -> Finding:
     try:
         with (
             socket.create_connection((host, port), CONNECT_S) as plain,
-            device_context(certificate).wrap_socket(plain, server_hostname=host) as secure,
+            device_context(certificate).wrap_socket(plain, server_hostname=without_zone(host)) as secure,
         ):
-            return Finding("TLS", True, f"{secure.version()}, and the gateway is the one of the join file")
+            ends: Mapping[str, Any] = secure.getpeercert() or {}
+            days = Offered((), ended(ends)).days_left(time.time())
+            good = f"its certificate is good for {days} days"
+            text = f"{secure.version()}, and the gateway is the one of the join file; {good}"
+            return Finding("TLS", True, text + "; 'edgemeta tls' on the gateway renews it" * (days < SHORT_DAYS))
     except ssl.SSLError as error:
         check = "clock" if clock_is_behind(error) else "TLS"
         raise _Wrong(Finding(check, False, explained(error, host))) from None

@@ -26,11 +26,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Done:
-    """`kind` for a program, and str() for a person. wait_s: seconds until another call can do something."""
+    """`kind` for a program, and str() for a person. wait_s: seconds until another call can do something.
+
+    round_ends: with it, all that a round asks of this device is delivered, the update and, where there is one, the
+    evaluation that follows.
+    """
 
     kind: Kind
     text: str
     wait_s: float = 0.0
+    round_ends: bool = False
 
     def __str__(self) -> str:
         return self.text

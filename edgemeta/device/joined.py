@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgemeta.device.calls import Answer, Away
 from edgemeta.device.state import Identity
 from edgemeta.errors import ConfigError
 from edgemeta.fed.description import Description
+from edgemeta.link.address import with_port
+from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
 from edgemeta.nn import Model
 
@@ -81,3 +84,16 @@ def joined_before(identity: Identity, threads: int = 1) -> Joined | None:
         return read_joined({**(identity.joined or {}), "session": identity.session}, threads)
     except ConfigError:
         return None
+
+
+def joins_by(server: str | None, join: str | Path | None, name: str | None) -> JoinFile:
+    """Return what a join file says, or as much as the gateway's URL does. Raises ConfigError for both and for neither.
+
+    name: what the device is to be called; a join file says that.
+    """
+    if (server is None) == (join is None):
+        raise ConfigError("a device takes the gateway's URL or a join file, and not both")
+    joins = JoinFile(with_port(server or ""), "", "") if join is None else read_join_file(join)
+    if join is not None and name not in (None, joins.name):
+        raise ConfigError(f"the join file {join} is for '{joins.name}', and not for '{name}': leave out the name")
+    return joins

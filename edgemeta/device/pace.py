@@ -49,13 +49,13 @@ class Pace:
         return Done(kind, text, self._not_before - now)
 
 
-def trouble(error: BaseException) -> tuple[Kind, str]:
-    """Return what kind of trouble an error is, and what is said of it."""
+def trouble(error: BaseException, url: str) -> tuple[Kind, str]:
+    """Return what kind of trouble an error is, and what is said of it; url: of the gateway."""
     match error:
         case ClockBehind():
             return Kind.CLOCK, f"waiting for the clock: {error}"
         case Away():
-            return Kind.AWAY, f"gateway away: {error}"
+            return Kind.AWAY, f"gateway away ({url}): {error}"
         case StorageError():
             return Kind.STORAGE, str(error)
         case DataError():

@@ -26,10 +26,11 @@ from edgemeta import disk
 from edgemeta.errors import ModelFileError, StorageError
 from edgemeta.fed.messages import Work
 from edgemeta.fed.private import private_files
+from edgemeta.folders import check_device
 from edgemeta.meta import LocalState
 from edgemeta.nn.files import encode_tensors, read_tensors
 from edgemeta.reading import exists
-from edgemeta.storage import Damaged, lock, read_kept, set_aside, storing, write_atomic, write_kept
+from edgemeta.storage import Damaged, held_here, lock, read_kept, set_aside, storing, write_atomic, write_kept
 
 log = logging.getLogger("edgemeta")
 
@@ -56,13 +57,19 @@ class Identity:
 
 
 class DeviceState:
-    """A state directory, locked for one process; `close` lets it go. Raises StorageError."""
+    """A state directory, locked for one process; `close` lets it go. Raises StorageError, ConfigError for another's."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_device(path)
         with storing(path):
             disk.make_folder(path, named=True)
         held = lock(path / "lock")
+        if held is None and held_here(path / "lock"):
+            raise StorageError(
+                f"this process has the state folder {path} open: close() the Device that has it, or give this one a "
+                "folder of its own"
+            )
         if held is None:
             raise StorageError(
                 f"another process uses the state folder {path}: stop it, or give this device a folder of its own"

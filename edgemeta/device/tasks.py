@@ -20,6 +20,7 @@ from edgemeta.fed.description import Description
 from edgemeta.fed.messages import Work, encode_evaluation, encode_update, read_work
 from edgemeta.fed.participants import Participant
 from edgemeta.fed.private import load_private, private_path, save_private
+from edgemeta.fed.progress import Stage
 from edgemeta.meta import LocalState, begin, evaluate, steps_in
 from edgemeta.nn import Vector
 from edgemeta.reading import exists
@@ -53,6 +54,7 @@ class Tasks:
         # A process that ends after each call of `step` must get on; one that calls it in a loop may write less often.
         self._saved, self._save_at = False, 0.0
         self.training = False  # is a local step at work now, which would be lost if it were cut off?
+        self._updated: int | None = None  # the round of the last update that this process has delivered
         self._task: Task | None = None
         self._local: LocalState | None = None
         self._part: Participant | None = None
@@ -180,10 +182,20 @@ class Tasks:
         before, after = scores["before"][shown], scores["after"][shown]
         return Done(Kind.EVALUATED, f"round {work.round}: {shown} {before:.3f}, adapted {after:.3f}")
 
-    def done(self) -> None:
-        """Put the task aside: its result is delivered, or not wanted."""
+    def done(self, every: int, last_round: int | None) -> bool:
+        """Put the task aside, as its result is delivered; return whether its round asks for nothing more.
+
+        every: so many rounds an update is followed by an evaluation; an evaluation that follows no update of this
+        process ends no round.
+        """
+        assert self._task is not None
+        work = self._task.work
+        train, number = work.kind is Stage.TRAIN, work.round
+        ends = not (number % every == 0 or number == last_round) if train else number == self._updated
+        self._updated = number if train else self._updated
         self._task = self._local = None
         self._state.task_done()
+        return ends
 
     def drop(self) -> None:
         """Forget the task and what was done of it."""

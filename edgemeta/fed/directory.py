@@ -35,9 +35,10 @@ from edgemeta.fed.claim import claim
 from edgemeta.fed.history import History
 from edgemeta.fed.progress import FORMAT, Progress
 from edgemeta.fed.scores import Record, Summary
+from edgemeta.folders import check_no_device
 from edgemeta.nn.files import load_parameters
 from edgemeta.reading import Reader, exists, names, read_file
-from edgemeta.storage import lock, read_kept, set_aside, storing, write_atomic, write_block, write_kept
+from edgemeta.storage import held_here, lock, read_kept, set_aside, storing, write_atomic, write_block, write_kept
 
 log = logging.getLogger("edgemeta")
 
@@ -68,12 +69,14 @@ class RunDirectory:
         self._history = History(path / "history.jsonl")
         self._made: set[int] = set()  # rounds whose folders are known to be there
         self._unpublished: Path | None = None
+        check_no_device(path)
         with storing(path):
             disk.make_folder(path, named=True)
             disk.make_folder(path / "rounds")
         held = lock(path / "lock")
         if held is None:
-            raise StorageError(f"another process runs in {path}: wait for it, or give another folder")
+            who = "this process has a run" if held_here(path / "lock") else "another process runs"
+            raise StorageError(f"{who} in {path}: wait for it, or give another folder")
         self._lock = held
         try:
             with storing(path):  # what is found here counts from now on, so it has to stay

@@ -49,8 +49,8 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
     """
     if not data.participants:
         raise ConfigError(
-            "data.participants is 0, which lets as many devices take part as join a gateway: "
-            "to cut data into parts, say into how many"
+            "data.participants is 0, which lets as many devices take part as join a gateway: to cut data into parts, "
+            "say into how many"
         )
     parts = partition(
         split.train.labels,

@@ -9,13 +9,13 @@ from edgemeta.errors import ConfigError
 from edgemeta.fed.runs import progress_of, run_of, runs
 from edgemeta.fed.standing import Standing
 from edgemeta.gateway.roster import Roster
+from edgemeta.gateway.seen import read_seen
 from edgemeta.gateway.tokens import DEVICES_FILE, enroll, order, read_register, set_operator
-from edgemeta.link.address import gateway_address, is_local
+from edgemeta.link.address import PORT, gateway_address, is_local, with_port, without_zone
 from edgemeta.link.joinfile import NAME, JoinFile, write_join_file
-from edgemeta.link.trust import device_context, gateway_context, rehearse
+from edgemeta.link.trust import Offered, device_context, ends, gateway_context, rehearse, timeless
 from edgemeta.reading import Missing, Reader, exists, followed
 
-PORT = 8742
 MAX_PEM_BYTES = 1 << 20
 HELD = "asked no more: 'edgemeta devices release NAME' lets it take part again"
 TLS = "tls"  # the folder in the state directory that `make_certificates` fills
@@ -39,8 +39,9 @@ class Listed:
     """A device as it is listed: one that was enrolled, has joined a run, or both.
 
     enrolled: seconds since 1970, None where no token was made for it; participant: in the newest run, None before it
-    joined; kept: the number that is kept for it until then; runs: in how many it has taken part; standing: what keeps
-    it out, "" where nothing does.
+    joined; kept: the number that is kept for it until then; runs: in how many it has taken part; seen: when it was last
+    heard, in seconds since 1970, which a gateway at work writes down every ten minutes; standing: what keeps it out, ""
+    where nothing does.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Listed:
     participant: int | None
     kept: int | None
     runs: int
+    seen: float | None
     standing: str
 
 
@@ -72,13 +74,14 @@ def enroll_device(
                 "where will the device find this gateway? Give --url https://HOST:PORT, or have a certificate made "
                 "first by 'edgemeta tls'"
             )
-        host = next(iter(rehearse(_own_context(state), device_context(anchor), None)), "")
+        host = next(iter(rehearse(_own_context(state), device_context(anchor), None).names), "")
         url = f"https://{f'[{host}]' if ':' in host else host}:{PORT}"
+    url = with_port(url)
     encrypted, host, _, _ = gateway_address(url)
     if encrypted and not anchor:
         raise ConfigError(f"{url} takes a certificate: make one by 'edgemeta tls', or give yours as --trust FILE")
     if encrypted and not trust:
-        rehearse(_own_context(state), device_context(anchor), host)
+        rehearse(_own_context(state), device_context(anchor), without_zone(host))
     path, token = folder / f"{name}.join", secrets.token_hex(32)
     rotated = False
 
@@ -109,7 +112,7 @@ def list_devices(state: Path) -> list[Listed]:
     """Return the devices of a site, by name. Raises ConfigError and StorageError."""
     register, there = read_register(state / DEVICES_FILE), runs(state) or [state]
     rosters = [_roster(run).names for run in there]
-    numbers = {name: number for number, name in rosters[-1].items()}
+    numbers, seen = {name: number for number, name in rosters[-1].items()}, read_seen(state)
     held = Standing(progress_of(there[-1]).strikes, {}).held
     standings = ("revoked", "", "a newer token is not used yet")
     listed = []
@@ -118,7 +121,7 @@ def list_devices(state: Path) -> list[Listed]:
         enrolled, kept = (device.enrolled, device.number) if device else (None, None)
         taken = sum(name in names.values() for names in rosters)
         standing = HELD if number in held else standings[len(device.tokens)] if device else ""
-        listed.append(Listed(name, enrolled, number, kept, taken, standing))
+        listed.append(Listed(name, enrolled, number, kept, taken, seen.get(name), standing))
     return listed
 
 
@@ -154,16 +157,28 @@ def _own_context(state: Path) -> ssl.SSLContext:
         raise ConfigError(f"{error}: make the certificate by 'edgemeta tls'") from None
 
 
-def names_of(state: Path, certificate: Path | None, key: Path | None) -> list[str]:
-    """Return the names for which the gateway's certificate is, none where it has none, or no device could trust it."""
+def offered_of(state: Path, certificate: Path | None = None, key: Path | None = None) -> Offered | None:
+    """Return what the gateway's certificate says, also when it has ended; None where it has none, or no device could
+    trust it.
+
+    It ends with the state directory's authority, when that is sooner.
+    """
     path = followed(certificate) if certificate else state / TLS / "gateway.pem"
     if not exists(path):
-        return []
+        return None
     try:
         context = gateway_context(path, key) if certificate else _own_context(state)
-        return rehearse(context, device_context(_read_anchor(path)), None)
+        offered = rehearse(context, timeless(device_context(_read_anchor(path))), None)
+        anchor = "" if certificate else _own_anchor(state)
+        return offered._replace(until=min(offered.until, ends(anchor))) if anchor else offered
     except ConfigError:  # a chain that ends elsewhere, say
-        return []
+        return None
+
+
+def names_of(state: Path, certificate: Path | None, key: Path | None) -> list[str]:
+    """Return the names for which the gateway's certificate is, none where `offered_of` has none."""
+    offered = offered_of(state, certificate, key)
+    return [*offered.names] if offered else []
 
 
 def _own_anchor(state: Path) -> str:

@@ -27,6 +27,7 @@ from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.tokens import Tokens, digest
 from edgemeta.gateway.twins import Twins
 from edgemeta.http.exchange import Body, Disconnected, off_loop
+from edgemeta.link.trust import Offered
 from edgemeta.logs import Failures, Seldom
 from edgemeta.names import MOST_SAID, shown
 from edgemeta.storage import storing
@@ -62,6 +63,7 @@ class Gateway:
         self.coordinator, self.roster, self.tokens, self._on_round = coordinator, roster, tokens, on_round
         self._asked = asked
         self.refusals: Counter[str] = Counter()
+        self.certificate: Offered | None = None
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
         self.traffic = Counter(bytes_down=0, bytes_up=0)
         self.heard, self.twins = dict[int, float](), Twins()

@@ -113,8 +113,9 @@ class Roster:
         elif member.key and not token and not hmac.compare_digest(member.key, _hash(key)):
             raise Refused(
                 Reason.NAME_IN_USE,
-                f"another device is '{name}' (it has another key): choose another name, or, where this board is to "
-                f"take its place, say so on the gateway: 'edgemeta devices replace {name} {name}'",
+                f"another device is '{name}' (it has another key): choose another name, by --name NAME "
+                "(name=), or, where this board is to take its place, say so on the gateway: "
+                f"'edgemeta devices replace {name} {name}'",
             )
         elif wanted not in (None, member.participant, member.wanted):
             raise Refused(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 import signal
+import socket
 import ssl
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -22,11 +23,15 @@ from edgemeta.fed.scores import Record
 from edgemeta.fed.upload import most_bytes
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.gateway.hosts import names_here
+from edgemeta.gateway.renewal import LOOK_S as RENEWAL_S
+from edgemeta.gateway.renewal import Renewal
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.routes import answer
+from edgemeta.gateway.seen import keep_seen
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
+from edgemeta.http.exchange import off_loop
 from edgemeta.http.http1 import Limits
-from edgemeta.http.listener import serve
+from edgemeta.http.listener import Listener, serve
 from edgemeta.link.address import is_local
 from edgemeta.link.notify import notify, watchdog_s
 from edgemeta.logs import Failures
@@ -35,6 +40,7 @@ from edgemeta.nn.files import load_parameters
 
 log = logging.getLogger("edgemeta")
 
+SEEN_S = 600.0  # between two times when it is kept who was heard: a card lasts longer for it
 LOOK_S = 0.2  # between two looks for a run that follows one that is over
 
 
@@ -47,15 +53,18 @@ async def run_gateway(
     on_listening: Callable[[int], None],
     on_round: Callable[[Record, int | None], None] = lambda _record, _last: None,
     tls: ssl.SSLContext | None = None,
+    renewal: Renewal | None = None,
     insecure: bool = False,
     names: Collection[str] = (),
+    bound: list[socket.socket] | None = None,
 ) -> int:
     """Serve a site's newest run, and each one that follows it, until `stopped` has a result, and return that.
 
     site: one that the caller has opened, with a run in it (`edgemeta.gateway.site`). on_listening gets the port,
-    on_round a round's record and the last round's number. tls, insecure: see `is_closed`. names: by which others find
-    this gateway, beside its addresses, the host's own names and `host`. Raises InputError when the address cannot be
-    had, ConfigError when the gateway would be open to a network, and StorageError.
+    on_round a round's record and the last round's number. tls, insecure: see `is_closed`. renewal: where tls comes
+    from, again when it is renewed. names: by which others find this gateway, beside its addresses, the host's own names
+    and `host`. bound: what `edgemeta.http.listener.bind` returned, if that was asked before. Raises InputError when the
+    address cannot be had, ConfigError when the gateway would be open to a network, and StorageError.
     """
     tokens = Tokens(site / DEVICES_FILE, required=is_closed(host, encrypted=tls is not None, insecure=insecure))
     hosts = names_here(host, *names)
@@ -64,11 +73,20 @@ async def run_gateway(
         directory = RunDirectory(run, config_of(run), elsewhere=True, site=site)
         try:
             gateway, limits = _opened(site, directory, tokens, on_round, hosts)
-            listener = await serve(partial(answer, gateway), host, port, limits, tls, gateway.failures)
+            tls = renewal.context if renewal else tls
+            listener = await serve(partial(answer, gateway), host, port, limits, tls, gateway.failures, bound)
+            bound = None
             gateway.listener_refusals, port = listener.refusals, listener.port
             asyncio.get_running_loop().set_exception_handler(partial(_unexpected, gateway.failures))
             tasks: list[asyncio.Future[None]] = [
-                asyncio.ensure_future(work) for work in (gateway.watch(), _beat(), _followed(site, gateway))
+                asyncio.ensure_future(work)
+                for work in (
+                    gateway.watch(),
+                    _beat(),
+                    _renewed(renewal, listener, gateway),
+                    _note_seen(site, gateway),
+                    _followed(site, gateway),
+                )
             ]
             try:
                 on_listening(port)
@@ -121,6 +139,37 @@ def _opened(
     return gateway, limits
 
 
+async def _note_seen(site: Path, gateway: Gateway) -> None:
+    """Keep when devices were last heard, now and then and at the end."""
+    try:
+        while True:
+            await asyncio.sleep(SEEN_S)
+            await off_loop(_keep_seen, site, gateway)
+    finally:
+        _keep_seen(site, gateway)
+
+
+def _keep_seen(site: Path, gateway: Gateway) -> None:
+    past_s = time.time() - time.monotonic()
+    try:
+        keep_seen(site, {gateway.roster.name(k): past_s + heard for k, heard in dict(gateway.heard).items()})
+    except (ConfigError, StorageError) as error:
+        log.warning("%s; when devices were last heard is not kept", error)
+
+
+async def _renewed(renewal: Renewal | None, listener: Listener, gateway: Gateway) -> None:
+    """Have new connections use the certificate that is there."""
+    while renewal:
+        gateway.certificate = renewal.offered
+        with gateway.failures.survived("renewal"):
+            if await off_loop(renewal.renewed) and renewal.offered:
+                listener.ssl = renewal.context
+                gateway.hosts = {*gateway.hosts, *map(str.lower, renewal.offered.names)}
+                log.info("the new certificate is used: it is for %s", ", ".join(renewal.offered.names))
+        gateway.certificate = renewal.offered
+        await asyncio.sleep(RENEWAL_S)
+
+
 async def _followed(site: Path, gateway: Gateway) -> None:
     """Return when the run is over and another one is there."""
     run = gateway.coordinator.directory.path
@@ -156,8 +205,9 @@ def signalled() -> asyncio.Future[int]:
         if not stopped.done():
             stopped.set_result(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            loop.add_signal_handler(number, stop, number)
     return stopped
 
 

@@ -1,6 +1,7 @@
 """A site: a gateway's state directory, in which runs follow each other.
 
     tls/, devices.json     what stays: the certificate, and who may take part
+    seen.json              when each device was last heard
     model.safetensors      the newest global model
     runs/0001/             a run directory (`edgemeta.fed.directory`), with who has joined it (roster.json) and what was
                            changed meanwhile (changes.json)

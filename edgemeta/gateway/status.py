@@ -1,10 +1,17 @@
 """What a gateway says of itself and its run to whoever looks after it."""
 
+import time
 from typing import Any
 
 from edgemeta import __version__
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.link.protocol import PROTOCOL
+from edgemeta.link.trust import Offered
+
+
+def certificate_of(offered: Offered | None, now: float) -> dict[str, Any] | None:
+    """Return what is said of a certificate, ready for JSON; now: seconds since 1970."""
+    return offered and {"names": [*offered.names], "days_left": offered.days_left(now)}
 
 
 def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
@@ -32,6 +39,7 @@ def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
             {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
             for k, name in sorted(roster.names.items())
         ],
+        "certificate": certificate_of(gateway.certificate, time.time()),
         "refusals": dict(gateway.refusals + gateway.listener_refusals),
         "errors": dict(gateway.failures.counts),
         **gateway.traffic,

@@ -4,6 +4,7 @@ import gc
 import json
 import shlex
 import shutil
+import time
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -278,3 +279,18 @@ def test_a_kept_run_goes_on_as_the_first_of_a_site(tmp_path):
     assert history_in(house) == before
     assert (house / "gateway" / "runs" / "0001" / "roster.json").exists()
     assert asked(house / "gateway", "show").returncode == 0
+
+
+def test_who_was_last_heard_when_outlives_gateway_and_run(run):
+    gateway = run()
+    gateway.devices()
+    began = time.time()
+    gateway.stop()
+    listed = json.loads(command_line("devices", "--json", "--state", gateway.path).stdout)["devices"]
+    assert [(one["name"], abs(one["seen"] - began) < 5) for one in listed] == [("cam-0", True), ("cam-1", True)]
+    assert "seen 20" in command_line("devices", "--state", gateway.path).stdout
+    (gateway.path / "seen.json").write_text("{")
+    gateway.start()  # it is no reason to stay away
+    gateway.stop()
+    damaged = command_line("devices", "--state", gateway.path)
+    assert (damaged.returncode, "remove it" in damaged.stderr) == (2, True)
