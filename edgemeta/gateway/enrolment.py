@@ -10,7 +10,16 @@ from edgemeta.fed.runs import progress_of, run_of, runs
 from edgemeta.fed.standing import Standing
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.seen import read_seen
-from edgemeta.gateway.tokens import DEVICES_FILE, enroll, order, read_register, set_operator
+from edgemeta.gateway.tokens import (
+    DEVICES_FILE,
+    REMOVE,
+    REPLACE,
+    enroll,
+    order,
+    read_register,
+    revoke,
+    set_operator,
+)
 from edgemeta.link.address import PORT, gateway_address, is_local, with_port, without_zone
 from edgemeta.link.joinfile import NAME, JoinFile, write_join_file
 from edgemeta.link.trust import Offered, device_context, ends, gateway_context, rehearse, timeless
@@ -106,6 +115,39 @@ def order_gateway(state: Path, name: str, what: str) -> None:
     if name not in _roster(run_of(state)).names.values():
         raise ConfigError(f"no device '{name}' has joined here: 'edgemeta devices' lists them")
     order(state / DEVICES_FILE, name, what)
+
+
+def remove_device(state: Path, name: str) -> None:
+    """Have the run go on without a device: its place is free, and no token of it is good. Raises ConfigError."""
+    path, joined = state / DEVICES_FILE, name in _roster(run_of(state)).names.values()
+    enrolled = name in read_register(path).devices
+    if not joined and not enrolled:
+        raise ConfigError(f"no device '{name}' was enrolled or has joined here: 'edgemeta devices' lists them")
+    if joined:
+        order(path, name, REMOVE)
+    if enrolled:
+        revoke(path, name)
+
+
+def replace_device(
+    state: Path, name: str, new: str, url: str | None, trust: Path | None, folder: Path, now: float
+) -> Joining | None:
+    """Have another board take a device's place in the run, under the same name or another one.
+
+    Where devices join by tokens it gets a join file, as by `enroll_device`, and the old board is shut out where its name
+    is another one. Raises ConfigError and StorageError.
+    """
+    path, register = state / DEVICES_FILE, read_register(state / DEVICES_FILE)
+    names = _roster(run_of(state)).names.values()
+    if name not in names:
+        raise ConfigError(f"no device '{name}' has joined here ('edgemeta devices' lists them): nobody has its place")
+    if new != name and new in names:
+        raise ConfigError(f"'{new}' has a place in the run already: 'edgemeta devices remove {name}' lets '{name}' go")
+    made = enroll_device(state, new, url, trust, folder, now) if register.devices else None
+    order(path, name, f"{REPLACE} {new}")
+    if new != name and name in register.devices:
+        revoke(path, name)
+    return made
 
 
 def list_devices(state: Path) -> list[Listed]:
