@@ -143,13 +143,12 @@ class Device:
             return self._pace.later(*trouble(error, self._gateway.url))
         except DataError as error:
             self._tasks.release()  # it is looked at again
+            later = self._pace.later(*trouble(error, self._gateway.url))
             if self._run or (isinstance(error, NoDataYet) and self._tasks.grows):  # it may come, or come back
-                return self._pace.later(*trouble(error, self._gateway.url))
-            self._pace.later(*trouble(error, self._gateway.url))
+                return later
             raise
         except InputError as error:
-            # A caller that goes on all the same does not hammer the gateway.
-            self._pace.later(*trouble(error, self._gateway.url))
+            self._pace.later(*trouble(error, self._gateway.url))  # a caller that goes on does not hammer the gateway
             raise
 
     def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
