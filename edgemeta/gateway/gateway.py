@@ -25,6 +25,7 @@ from edgemeta.gateway.outgoing import Outgoing, opened
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.tokens import HOLD, Tokens, digest
 from edgemeta.http.exchange import Body, Disconnected, off_loop
+from edgemeta.http.listener import Listener
 from edgemeta.link.trust import Offered
 from edgemeta.logs import Failures, Seldom
 from edgemeta.names import MOST_SAID, shown
@@ -33,6 +34,8 @@ from edgemeta.storage import storing
 log = logging.getLogger("edgemeta")
 
 TICK_S, SHORTEST_S = 1.0, 0.01  # how often the coordinator is asked when nothing happens, and when time is up
+RETRY_S = 5  # for a device that did not wait, or cannot be served now
+POLLS_S = 100  # questions for work that a gateway is to answer in a second, when there are too many devices to wait
 EXPECTED = (
     Reason.RUN_OVER,
     Reason.STOPPING,
@@ -62,6 +65,7 @@ class Gateway:
         self._asked = asked
         self.refusals: Counter[str] = Counter()
         self.certificate: Offered | None = None
+        self.listener: Listener | None = None  # once it listens
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
         self.traffic = Counter(bytes_down=0, bytes_up=0)
         self.heard: dict[int, float] = {}
@@ -131,11 +135,25 @@ class Gateway:
             if self.coordinator.finished:
                 raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
             left_s = end - time.monotonic()
-            if self.stopping or left_s <= 0:
+            if self.stopping or left_s <= 0 or not await self._change(changed, left_s):
                 return None
+
+    async def _change(self, changed: asyncio.Event, left_s: float) -> bool:
+        """Wait for something to change; return False when the connection that waits is wanted by others."""
+        end = time.monotonic() + left_s
+        while not changed.is_set() and (left_s := end - time.monotonic()) > 0:
+            if self.listener and not self.listener.roomy:
+                return False
             with suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
+                async with asyncio.timeout(min(left_s, TICK_S)):
                     await changed.wait()
+        return True
+
+    def again_s(self, waited: bool) -> int:
+        """Return when a device for which there is no work is to ask again (seconds); waited: it held its request."""
+        if self.listener and not self.listener.roomy:
+            return max(RETRY_S, len(self.roster.names) // POLLS_S)
+        return 1 if waited else RETRY_S
 
     async def deliver(self, session: str | None, round_number: int, body: Body) -> None:
         """Accept an update: when this returns, it is on disk and will count, or has counted already."""

@@ -13,7 +13,7 @@ from edgemeta.errors import StorageError
 from edgemeta.fed.description import Description
 from edgemeta.fed.messages import told
 from edgemeta.fed.refusal import Reason, Refused
-from edgemeta.gateway.gateway import Gateway
+from edgemeta.gateway.gateway import RETRY_S, Gateway
 from edgemeta.gateway.hosts import check_host, check_origin
 from edgemeta.gateway.status import status_of
 from edgemeta.http.exchange import Body, FilePart, Response, json_answer
@@ -27,7 +27,6 @@ log = logging.getLogger("edgemeta")
 MAX_JOIN_BYTES = 1 << 14
 MAX_EVALUATION_BYTES = 1 << 16  # a score of each grid cell takes some 90
 MAX_WAIT_S = 60.0
-RETRY_S = 5  # for a device that did not wait, or cannot be served now
 TENSORS = {"Content-Type": "application/octet-stream"}
 STATUS = {  # of a refusal, by its reason; every other one is 422
     Reason.BAD_JSON: 400,
@@ -65,7 +64,7 @@ async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
     try:
         check_origin(request, gateway.hosts)
         route, parameters = _route(request)
-        if route is not _healthz:  # which is answered however many others there are
+        if route not in (_healthz, _status):  # which are answered however many others there are
             body.claim(_caller(gateway, request))
         return await route(gateway, request, body, **parameters)
     except Refused as error:
@@ -175,7 +174,7 @@ async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
     if task is None and gateway.stopping:
         raise Refused(Reason.STOPPING, "the gateway is being stopped: try again later")
     if task is None:
-        return Response(204, {"Retry-After": str(1 if wait_s >= 1 else RETRY_S)})
+        return Response(204, {"Retry-After": str(gateway.again_s(waited=wait_s >= 1))})
     asyncio.get_running_loop().call_soon(task.files.close)  # the listener has its own descriptors by then
     left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
     headers = TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}

@@ -74,6 +74,7 @@ async def run_gateway(
             tls = renewal.context if renewal else tls
             listener = await serve(partial(answer, gateway), host, port, limits, tls, gateway.failures, bound)
             bound = None
+            gateway.listener = listener
             gateway.listener_refusals, port = listener.refusals, listener.port
             asyncio.get_running_loop().set_exception_handler(partial(_unexpected, gateway.failures))
             tasks: list[asyncio.Future[None]] = [
