@@ -1,8 +1,8 @@
 """Many devices on one gateway: do all get their turns, and what does that cost?  python -m edgemeta.bench.many
 
 Devices are enrolled, join with their tokens and ask for work as `edgemeta client` does, some hundred threads in each of
-ten processes; what they deliver is made up, so that the gateway is what is measured. A turn is an answer to
-a question for work; the wait between two turns of a device is what is counted.
+ten processes; what they deliver is made up, so that the gateway is what is measured. A turn is a task that
+a device gets; the wait between two turns of a device is what is counted.
 """
 
 import argparse
@@ -74,9 +74,9 @@ class _Device:
         if answer.status not in (200, 204):
             return self._again_s(answer.retry_after_s or 0.0)
         self._failures = 0
-        self.turns.append(time.monotonic())
         if answer.status == 204:
             return float((answer.retry_after_s or 1.0) * self._rng.uniform(1, 1.25))
+        self.turns.append(time.monotonic())
         tensors, said = read_tensors(self.task)
         number = said["round"]
         if said["kind"] == "train":

@@ -54,9 +54,8 @@ def server(
     from edgemeta.cli.report import round_line
     from edgemeta.cli.run import begun, given, resolved
     from edgemeta.gateway.memory import give_back_large_blocks
-    from edgemeta.gateway.server import is_closed, run_gateway, signalled
+    from edgemeta.gateway.server import bound_to, run_gateway, signalled
     from edgemeta.gateway.site import compare, opened, runs
-    from edgemeta.http.listener import bind
     from edgemeta.logs import log_to_stderr
 
     log_to_stderr("%(asctime)s %(levelname)s: %(message)s", force=True)
@@ -64,8 +63,7 @@ def server(
     log.setLevel(logging.INFO)
     give_back_large_blocks()
 
-    is_closed(host, encrypted=encryption is not None, insecure=insecure)
-    bound = asyncio.run(bind(host, port))  # first: a start that fails claims nothing
+    bound = bound_to(host, port, encrypted=encryption is not None, insecure=insecure)
 
     async def serve() -> int:
         return await run_gateway(

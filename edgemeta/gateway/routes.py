@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from edgemeta.errors import StorageError
@@ -65,7 +66,7 @@ async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
         check_origin(request, gateway.hosts)
         route, parameters = _route(request)
         if route not in (_healthz, _status):  # which are answered however many others there are
-            body.claim(_caller(gateway, request))
+            body.claim(_known(gateway, request))
         return await route(gateway, request, body, **parameters)
     except Refused as error:
         refused = error
@@ -246,6 +247,15 @@ def _bearer(request: Request) -> str | None:
 def _caller(gateway: Gateway, request: Request) -> int | None:
     session = _bearer(request)
     return None if session is None else gateway.find(session)
+
+
+def _known(gateway: Gateway, request: Request) -> int | str | None:
+    """Return who asks, as the listener is to count it: a participant, or a device that is about to join; else None."""
+    participant, token = _caller(gateway, request), _bearer(request)
+    if participant is None and token and gateway.tokens.required:
+        with suppress(Refused):
+            return gateway.tokens.owner(token)
+    return participant
 
 
 def _wait(text: str) -> float:
