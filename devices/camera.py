@@ -72,14 +72,9 @@ with edgemeta.Device(options.server, options.pictures, options.state, options.na
                 print("it sees", np.round(device.predict(small), 2))
             except DataError:
                 pass  # no model has come yet
-        try:
-            done = device.step(budget_s=2.0)
-        except DataError as error:
-            print(f"waiting for pictures: {error}", file=sys.stderr)
-            time.sleep(min(options.every, 5.0))
-            continue
+        done = device.step(budget_s=2.0)
         if done.kind not in ("waiting", "idle"):
-            print(done)
+            print(done, file=sys.stderr if done.kind == "data" else sys.stdout)  # there are too few pictures yet
         if done.kind == "over":
             break
         time.sleep(min(done.wait_s, max(due - time.monotonic(), 0.0)))

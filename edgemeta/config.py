@@ -37,7 +37,7 @@ class DataConfig:
     """Where samples come from and who has which. Shares are 0 to 1; pixel_noise is a sigma in the pixel range 0..1."""
 
     source: str = "synthetic"
-    participants: int = number(10, 1, 100_000)
+    participants: int = number(10, 0, 100_000)  # 0: as many as join
     held_out: int = number(0, 0)
     partition: str = "shards:2"
     validation: float = number(0.0, 0, 0.9)
@@ -79,6 +79,7 @@ class ServerConfig:
     optimizer_settings: Mapping[str, float] = field(default_factory=dict)
     aggregator_settings: Mapping[str, float] = field(default_factory=dict)
     clip: float | str = 5.0
+    max_lag: int = number(2, 0, 100)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,12 @@ def config_from(settings: Mapping[str, Any]) -> RunConfig:
         if steps < 0 or support < 1:
             complaints.append(f"evaluation.grid.{i} is {[steps, support]}: expected steps from 0 and support from 1")
     held_out, participants = config.data.held_out, config.data.participants
-    if held_out >= participants and not any(line.startswith("data.participants ") for line in complaints):
+    if held_out and not participants:
+        said = (
+            f"data.held_out is {held_out}, and data.participants 0: where as many as join take part, all of them train"
+        )
+        complaints.append(f"{said}; leave data.held_out out")
+    elif held_out >= participants > 0 and not any(line.startswith("data.participants ") for line in complaints):
         complaints.append(f"data.held_out is {held_out} of {participants} participants: leave one or more to train on")
     if complaints:
         raise ConfigError("; ".join(complaints))

@@ -14,8 +14,9 @@ import numpy as np
 
 from edgemeta.config import config_from
 from edgemeta.fed.plan import resolve
+from edgemeta.fed.runs import runs
 from edgemeta.gateway.server import run_gateway
-from edgemeta.gateway.site import begin_run, opened, runs
+from edgemeta.gateway.site import begin_run, opened
 from edgemeta.link.address import is_loopback
 from edgemeta.nn import Dense, Model
 

@@ -13,7 +13,7 @@ from runs import without_seconds
 
 from edgemeta.bench.loopback import Process, start
 from edgemeta.config import config_from, to_toml
-from edgemeta.gateway.site import run_of
+from edgemeta.fed.runs import run_of
 
 SPEC = "synthetic:samples=120,size=8"
 RUN = """

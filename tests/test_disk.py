@@ -221,7 +221,7 @@ def test_a_command_waits_for_another_one_and_not_for_ever(tmp_path: Path, monkey
     assert Tokens(tmp_path / DEVICES_FILE).is_operators(token)
     held = lock(tmp_path / "devices.lock")
     assert held is not None
-    monkeypatch.setattr("edgemeta.gateway.tokens.LOCK_TRIES", 2)
+    monkeypatch.setattr("edgemeta.storage.LOCK_TRIES", 2)
     with pytest.raises(StorageError, match=r"another process has held .*devices\.lock"):
         make_operator_token(tmp_path)
     os.close(held)

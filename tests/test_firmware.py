@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from processes import write_config
 
 import edgemeta
 from edgemeta.bench.loopback import gateway
-from edgemeta.gateway.site import runs
+from edgemeta.fed.runs import runs
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +53,7 @@ def test_the_camera_learns_from_a_folder_that_grows(tmp_path):
     assert_finished(tmp_path)
     assert "no camera (" in done.stderr
     assert "apt install python3-picamera2" in done.stderr
-    assert re.search(r"waiting for pictures: .* samples are too few", done.stderr)  # it began with a handful
+    assert re.search(r"waiting for this device's data: .* samples are too few", done.stderr)  # it began with a handful
     assert "it sees [" in done.stdout
     assert {folder.name for folder in (tmp_path / "pictures").iterdir()} == {"empty", "visitor"}
 
@@ -82,7 +84,7 @@ def test_buttons_teach(tmp_path):
     assert "learning that this is bad" in done.stdout
 
 
-def test_a_duty_cycled_node_does_a_step_each_time_it_wakes(tmp_path):
+def test_a_duty_cycled_node_does_a_task_each_time_it_wakes(tmp_path):
     config = run_of(tmp_path, (8, 8, 3), ("disc", "ring"))
     data = ("--data", "synthetic:samples=60,size=8,classes=2")
     with gateway(config, tmp_path / "served") as (_, url):
@@ -95,10 +97,54 @@ def test_a_duty_cycled_node_does_a_step_each_time_it_wakes(tmp_path):
                 break
             assert done.returncode == 0, done.stderr
             assert done.stdout.split() == ["7"]
-    assert steps[0] == "joined as participant 0"
-    assert steps[1] == "evaluation of round 0 has come"
-    assert steps[-1].startswith("the run is over")
+    assert steps[0].splitlines()[:2] == ["joined as participant 0", "evaluation of round 0 has come"]
+    done = [step.splitlines()[-1] for step in steps]
+    assert done[:3] == [
+        f"delivered the {what}" for what in ("evaluation of round 0", "update of round 1", "update of round 2")
+    ]
+    assert done[-1].startswith("the run is over")
     assert_finished(tmp_path)
+
+
+def test_a_board_that_sleeps_takes_part_in_its_wakes_beside_boards_that_do_not(tmp_path):
+    """The clock is scaled: a wake every 0.4 s, and rounds of a tenth."""
+    settings = {
+        "model": {"name": "mlp", "input_shape": [8, 8, 3], "classes": ["disc", "ring"]},
+        "data": {"participants": 3},
+        "phases": [{"algorithm": "fedavg", "rounds": 0, "local_steps": 1, "batch_size": 4}],
+        "evaluation": {"every": 1000},
+    }
+    data, over = "synthetic:samples=60,size=8,classes=2", threading.Event()
+
+    def always_on(url, name):
+        with edgemeta.Device(url, data, tmp_path / name, name) as device:
+            while not over.is_set():
+                done = device.step(wait_s=1)
+                time.sleep(0.03 if done.kind == "delivered" else min(done.wait_s, 0.02))
+
+    with gateway(write_config(tmp_path, settings), tmp_path / "served") as (_, url):
+        others = [threading.Thread(target=always_on, args=(url, name)) for name in ("a", "b")]
+        command = [sys.executable, str(DEVICES / "duty_cycle.py"), "--server", url, "--data", data, "--every", "0.4"]
+        board = subprocess.Popen([*command, "--budget", "5"], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        for other in others:
+            other.start()
+        wakes, tasks = [], 0
+        try:
+            for line in board.stderr:
+                tasks += line.startswith("training of round")
+                if line.startswith(("delivered the update", "the gateway does not want", "nothing to do")):
+                    wakes.append(line)
+                if len(wakes) == 10:
+                    break
+        finally:
+            board.kill()
+            board.communicate()
+            over.set()
+            for other in others:
+                other.join()
+    assert sum(line.startswith("delivered") for line in wakes) >= 9, wakes
+    records = [json.loads(line) for line in (runs(tmp_path / "served")[-1] / "history.jsonl").read_text().splitlines()]
+    assert sum(record["participants"] == 3 for record in records) >= tasks - 2  # the last one may not be closed
 
 
 @pytest.mark.parametrize("name", ["camera.py", "sensor.py", "button.py", "duty_cycle.py"])

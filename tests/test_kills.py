@@ -14,7 +14,7 @@ from runs import TINY
 
 import edgemeta
 from edgemeta.bench.loopback import start, start_gateway
-from edgemeta.gateway.site import run_of
+from edgemeta.fed.runs import run_of
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from edgemeta.api import config_of
 from edgemeta.bench.loopback import gateway, records, start
 from edgemeta.data import open_data
 from edgemeta.fed.participants import divide
-from edgemeta.gateway.site import run_of
+from edgemeta.fed.runs import run_of
 from edgemeta.meta.learners import LEARNERS
 from edgemeta.nn.files import read_tensors
 

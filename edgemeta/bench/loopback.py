@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edgemeta.errors import EdgemetaError
+from edgemeta.fed.runs import run_of
 from edgemeta.fed.scores import Record
-from edgemeta.gateway.site import run_of
 
 Process = subprocess.Popen[str]
 

@@ -2,24 +2,32 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgemeta.cli import options
 from edgemeta.folders import check_site, is_new
 
+if TYPE_CHECKING:
+    from edgemeta.gateway.enrolment import Joining
+
 STATE = options.state("The gateway's run directory; it may be running.")
 
 
-@click.command()
-@click.argument("name")
-@click.option("--url", metavar="URL", help="Where the device finds the gateway. [default: as in its certificate]")
-@click.option(
+URL = click.option("--url", metavar="URL", help="Where the device finds the gateway. [default: as in its certificate]")
+TRUST = click.option(
     "--trust",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="A certificate (PEM) for the device to trust, where the gateway has one that 'edgemeta tls' did not make.",
 )
+
+
+@click.command()
+@click.argument("name")
+@URL
+@TRUST
 @click.option(
     "--partition-id", type=click.IntRange(0), metavar="K", help="Keep this participant number for it, and from others."
 )
@@ -29,7 +37,11 @@ def enroll(name: str, url: str | None, trust: Path | None, partition_id: int | N
     from edgemeta.gateway.enrolment import enroll_device
 
     _make_site(state)
-    made = enroll_device(state, name, url, trust, Path(), time.time(), partition_id)
+    _say(name, enroll_device(state, name, url, trust, Path(), time.time(), partition_id))
+
+
+def _say(name: str, made: "Joining") -> None:
+    """Say what is to be done with a join file."""
     click.echo(f"{made.path}: copy it to the device, as 'edgemeta client --join {made.path}', and remove it here")
     if made.rotated:
         click.echo(f"its earlier token stays good until '{name}' has joined with this one", err=True)
@@ -62,17 +74,22 @@ def devices(context: click.Context, as_json: bool, state: Path) -> None:
     for device in listed:
         when = "joined without a token"
         if device.enrolled is not None:
-            when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(device.enrolled))
+            when = _moment(device.enrolled)
         kept = "not joined yet" if device.kept is None else f"{device.kept} is kept"
         taken = f"{device.runs} run{'s' * (device.runs != 1)}"
+        seen = "" if device.seen is None else f"seen {_moment(device.seen)}"
         number = kept if device.participant is None else f"participant {device.participant}"
-        click.echo(f"{device.name:24} {when:22}  {number:15}  {taken:8} {device.standing}".rstrip())
+        click.echo(f"{device.name:24} {when:22}  {number:15}  {taken:8} {seen:27} {device.standing}".rstrip())
     if offered:
         days = offered.days_left(now)
         good = f"the gateway's certificate is good for {days} days, for {', '.join(offered.names)}"
         click.echo(good if days >= SHORT_DAYS else ending(days), err=True)
     if not listed:
         click.echo("no device is enrolled: 'edgemeta enroll NAME' enrolls one", err=True)
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 @devices.command()
@@ -99,6 +116,35 @@ def release(name: str, state: Path) -> None:
     check_site(state)
     order_gateway(state, name, RELEASE)
     click.echo(f"'{name}' is released: it is asked again in the next round")
+
+
+@devices.command()
+@click.argument("name")
+@STATE
+def remove(name: str, state: Path) -> None:
+    """Have the run go on without a device that is gone for good: its place is free, and it is shut out."""
+    from edgemeta.gateway.enrolment import remove_device
+
+    check_site(state)
+    remove_device(state, name)
+    click.echo(f"'{name}' is removed: a gateway at work goes on without it, another one from its next start")
+
+
+@devices.command()
+@click.argument("name", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@URL
+@TRUST
+@STATE
+def replace(name: str, new: str, url: str | None, trust: Path | None, state: Path) -> None:
+    """Have a board, NEW, take the place of another one, OLD; both may have the same name."""
+    from edgemeta.gateway.enrolment import replace_device
+
+    check_site(state)
+    made = replace_device(state, name, new, url, trust, Path(), time.time())
+    click.echo(f"'{new}' has the place of '{name}' from its first join on")
+    if made:
+        _say(new, made)
 
 
 @click.command()

@@ -31,11 +31,13 @@ def run() -> None:
 @STATE
 def new(config: str, start: str | None, assignments: tuple[str, ...], state: Path) -> None:
     """Begin another run, for the devices that the site has; the one before must be over ('edgemeta run stop')."""
-    from edgemeta.api import MODEL_FILE
+    from edgemeta import api
+    from edgemeta.gateway.site import begin_run
 
     check_site(state)
-    init = state / MODEL_FILE if start == LATEST else start and Path(start)
-    made = begun(state, settings_from(config, {}, assignments), init or None)
+    init = state / api.MODEL_FILE if start == LATEST else Path(start) if start else None
+    asked, network, data = resolved(settings_from(config, {}, assignments), init)
+    made = begin_run(state, asked, network, api.initial(network, asked.seed, init, asked.model.classes), data)
     click.echo(f"{made}: a gateway at work goes on with it now, another one from its next start")
 
 
@@ -44,7 +46,7 @@ def new(config: str, start: str | None, assignments: tuple[str, ...], state: Pat
 @STATE
 def list_(as_json: bool, state: Path) -> None:
     """List the runs, oldest first: where each is, and what it is."""
-    from edgemeta.gateway.site import runs, shown_run
+    from edgemeta.fed.runs import runs, shown_run
 
     check_site(state)
     listed = [shown_run(run) for run in runs(state)]
@@ -58,14 +60,14 @@ def list_(as_json: bool, state: Path) -> None:
 
 
 @run.command()
-@click.argument("number", type=click.IntRange(1), required=False)
+@click.argument("number", type=click.IntRange(1), required=False, metavar="[NUMBER]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @STATE
 def show(number: int | None, as_json: bool, state: Path) -> None:
     """Show a run, the newest one unless a NUMBER is given: where it is, its settings, what was changed meanwhile."""
     from edgemeta.config import to_dict, to_toml
     from edgemeta.fed.changes import changed, read_changes
-    from edgemeta.gateway.site import config_of, shown_run
+    from edgemeta.fed.runs import config_of, shown_run
 
     path = newest(state, number)
     one, config = shown_run(path), changed(config_of(path), read_changes(path))
@@ -83,7 +85,7 @@ def show(number: int | None, as_json: bool, state: Path) -> None:
 def stop(state: Path) -> None:
     """End the run at work as it is: what its open round has collected is dropped, its last model stays."""
     from edgemeta.fed.changes import Change
-    from edgemeta.gateway.site import is_over
+    from edgemeta.fed.runs import is_over
 
     path = newest(state)
     if is_over(path):
@@ -101,7 +103,7 @@ def extend(rounds: int, state: Path) -> None:
     from edgemeta.errors import ConfigError
     from edgemeta.fed.changes import Change
     from edgemeta.fed.plan import Plan
-    from edgemeta.gateway.site import config_of
+    from edgemeta.fed.runs import config_of
 
     path = newest(state)
     if not config_of(path).phases[-1].rounds:
@@ -122,25 +124,17 @@ def set_(assignments: tuple[str, ...], state: Path) -> None:
     click.echo(f"run {path.name}: {', '.join(assignments)}; a gateway at work acts on it within a second")
 
 
-def begun(site: Path, settings: "RunConfig", init: Path | None, *, first: bool = False) -> Path:
-    """Begin the next run of a site by these settings, from a model file if one is given, and return its directory."""
-    from edgemeta import api
-    from edgemeta.gateway.site import begin_run
-
-    config, network, data = resolved(settings, init)
-    theta = api.initial(network, config.seed, init, config.model.classes)
-    return begin_run(site, config, network, theta, data, first=first)
-
-
-def resolved(settings: "RunConfig", model: Path | None) -> "tuple[RunConfig, Model, Fingerprint | None]":
+def resolved(
+    settings: "RunConfig", init: Path | None, own_model: Path | None = None
+) -> "tuple[RunConfig, Model, Fingerprint | None]":
     """Return settings with what follows from the data, the network, and what was seen of the data if it was opened.
 
-    model: a file that has the network where the settings name none.
+    init, own_model: files that have the network where the settings name none; the latter is the run's, if it is there.
     """
     from edgemeta import api
     from edgemeta.data.fingerprint import fingerprint
 
-    asked, own = api.own_network(settings, model)
+    asked, own = api.own_network(settings, init, own_model)
     opened = api.gateway_data(asked)
     config, network = api.prepare_gateway(asked, opened, own)
     return config, network, opened and fingerprint(opened)
@@ -157,7 +151,7 @@ def given(config: str | None, assignments: tuple[str, ...]) -> str:
 def newest(site: Path, number: int | None = None) -> Path:
     """Return a site's newest run, or the one of a number; raises ConfigError where there is none."""
     from edgemeta.errors import ConfigError
-    from edgemeta.gateway.site import runs
+    from edgemeta.fed.runs import runs
 
     check_site(site)
     there = runs(site)
@@ -171,7 +165,7 @@ def newest(site: Path, number: int | None = None) -> Path:
 def _ask(path: Path, change: Any) -> "RunConfig":
     """Ask for a change of a run; what it leads to is checked first."""
     from edgemeta.fed.changes import ask
-    from edgemeta.gateway.site import config_of
+    from edgemeta.fed.runs import config_of
 
     return ask(path, config_of(path), change)
 

@@ -50,12 +50,13 @@ def server(
     import asyncio
     import logging
 
-    from edgemeta.api import MODEL_FILE
+    from edgemeta import api
     from edgemeta.cli.report import round_line
-    from edgemeta.cli.run import begun, given, resolved
+    from edgemeta.cli.run import given, resolved
+    from edgemeta.fed.runs import runs
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import bound_to, run_gateway, signalled
-    from edgemeta.gateway.site import compare, opened, runs
+    from edgemeta.gateway.site import begin_run, compare, has_run, opened
     from edgemeta.logs import log_to_stderr
 
     log_to_stderr("%(asctime)s %(levelname)s: %(message)s", force=True)
@@ -80,17 +81,20 @@ def server(
             on_round=lambda record, last_round: log.info("%s", round_line(record, last_round)),
         )
 
+    there, own_model = has_run(state), (runs(state) or [state])[0] / api.MODEL_FILE
+    asked, network, data = None, None, None
+    if config or assignments or not there:
+        asked, network, data = resolved(settings, None if there else init, own_model)
     with opened(state):
-        there = runs(state)
         if new:
             log.info("%s is the site of a gateway from now on", state)
-        if not there:
-            begun(state, settings, init, first=True)
-        elif config or assignments:
-            asked, _, data = resolved(settings, there[0] / MODEL_FILE)
+        if asked and network and not there:
+            begin_run(state, asked, network, api.initial(network, asked.seed, init, asked.model.classes), data)
+        elif asked:
             compare(state, asked, data, given(config, assignments))
         if there and init:
             log.warning("--init is for a run that begins: this one goes on from its own model")
+        del network
         number = asyncio.run(serve())
     if number == signal.SIGINT:
         raise KeyboardInterrupt

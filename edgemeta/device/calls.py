@@ -16,7 +16,7 @@ from typing import Any
 
 from edgemeta.errors import ConfigError, EdgemetaError
 from edgemeta.link.address import gateway_address, without_zone
-from edgemeta.link.protocol import SECONDS_LEFT
+from edgemeta.link.protocol import NUMBER, SECONDS_LEFT
 from edgemeta.link.trust import clock_is_behind, device_context, explained
 from edgemeta.names import MOST_SAID, shown
 from edgemeta.reading import Reader
@@ -73,12 +73,13 @@ class Answer:
 class Gateway:
     """The gateway at a URL. trust: the PEM certificates that it is trusted by, and no others, where the URL is https://.
 
-    upload_kb_s: the most that a file is sent at, in 1,000 bytes a second. Raises ConfigError when that is no URL of
-    one, or the certificates are none.
+    upload_kb_s: the most that a file is sent at, in 1,000 bytes a second. number: what this device drew when it
+    started, by which a gateway notices two boards that have one card. Raises ConfigError when that is no URL of one, or
+    the certificates are none.
     """
 
-    def __init__(self, url: str, trust: str = "", upload_kb_s: float | None = None) -> None:
-        self.url, self._upload_kb_s = url, upload_kb_s
+    def __init__(self, url: str, trust: str = "", upload_kb_s: float | None = None, number: str = "") -> None:
+        self.url, self._upload_kb_s, self._number = url, upload_kb_s, {NUMBER: number} if number else {}
         encrypted, host, port, self._prefix = gateway_address(url)
         if encrypted and not trust:
             raise ConfigError(
@@ -129,7 +130,7 @@ class Gateway:
         self, method: str, path: str, session: str, body: bytes | Path, wait_s: float, *, again: bool
     ) -> HTTPResponse:
         connection = self._connection
-        headers = {"Authorization": f"Bearer {session}"} if session else {}
+        headers = self._number | ({"Authorization": f"Bearer {session}"} if session else {})
         if "%" in self._host:  # the zone of an address is this machine's own affair
             headers["Host"] = f"[{without_zone(self._host)}]:{connection.port}"
         with ExitStack() as files:

@@ -1,7 +1,6 @@
 """A device: it asks the gateway for work, trains on its own data, and keeps a model that is adapted to it."""
 
 import hashlib
-import json
 import logging
 import secrets
 import socket
@@ -15,25 +14,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemeta.device import joined
 from edgemeta.device.calls import Answer, Away, Gateway
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard, NoMemory
-from edgemeta.device.joined import Joined, joined_before, joins_by, read_joined
+from edgemeta.device.joined import Joined, check_let_in, joined_before, joins_by, read_joined
 from edgemeta.device.own import Source
 from edgemeta.device.pace import LONGEST_S, Pace, trouble
 from edgemeta.device.personal import InUse, newest, personalise, settings_of
 from edgemeta.device.profile import Profile, read_profile
 from edgemeta.device.state import DeviceState
 from edgemeta.device.tasks import Task, Tasks
-from edgemeta.errors import ConfigError, DataError, DivergedError, InputError, StorageError
+from edgemeta.errors import DataError, DivergedError, InputError, NoDataYet, StorageError
+from edgemeta.fed.description import Description
 from edgemeta.fed.messages import most_task_bytes
 from edgemeta.fed.progress import Stage
-from edgemeta.link.protocol import PROTOCOL
 from edgemeta.nn import Vector
 from edgemeta.reading import exists, read_file
 
 log = logging.getLogger("edgemeta")
 
+NAMES = {Stage.TRAIN: "training", Stage.EVALUATE: "evaluation"}
 NOT_WANTED = (409, 410, 413, 422)  # answers to a result that sending it again would not change
 
 
@@ -46,8 +47,7 @@ class Device:
     function that returns any of these. name: what the gateway calls this device; the host's name, when None.
     partition_id: of the data, take this part under the run's partition. profile: a file of limits
     (`edgemeta.device.profile`; not its nice level, as the process is the caller's). rng: draws the jitter between
-    tries. Raises ConfigError for a malformed URL, StorageError when the state directory cannot be written or another
-    process uses it.
+    tries. Raises ConfigError for a malformed URL, StorageError when the state cannot be written or is in use.
     """
 
     def __init__(
@@ -65,8 +65,10 @@ class Device:
     ) -> None:
         joins = joins_by(server, join, name)
         self._profile = read_profile(profile) if profile is not None else Profile()
-        self._gateway, self._token = Gateway(joins.url, joins.certificate, self._profile.upload_kb_s), joins.token
-        self._pace = Pace(rng or np.random.default_rng(), clock)
+        rng, limit = rng or np.random.default_rng(), self._profile.upload_kb_s
+        number = f"{rng.integers(2**64, dtype=np.uint64):016x}"
+        self._gateway, self._token = Gateway(joins.url, joins.certificate, limit, number), joins.token
+        self._pace = Pace(rng, clock)
         self._turn, self._closed = threading.RLock(), False  # one call at a time, but for `predict`
         self._state = DeviceState(Path(state))
         self._in_use = InUse(self._state)
@@ -113,24 +115,25 @@ class Device:
         """Whether a local step is at work now: a signal handler that waits for its end loses nothing."""
         return self._tasks.training
 
-    def step(self, budget_s: float = 5.0, *, wait_s: float = 0.0) -> Done:
+    def step(self, budget_s: float = 5.0, *, wait_s: float = 0.0, wake_s: float = 0.0) -> Done:
         """Do one exchange with the gateway, or local steps until the budget is used, and return what was done.
 
         budget_s: seconds; looked at between two local steps, so one at least is done. wait_s: for how long the gateway
-        may hold back its answer when there is no work. Never raises because the network or the gateway is away, or the
-        disk is full, or data that it has joined with. Raises ConfigError when the gateway will not have this device,
-        DataError when it cannot join with its data, InputError when it is closed.
+        may hold back its answer when there is no work. wake_s: for how long this device sleeps before it asks again:
+        rounds do not wait for it, and what it delivers counts some rounds later. Never raises because the network or
+        the gateway is away, the disk is full, there is no data yet, or data that it has joined with is away. Raises
+        ConfigError when the gateway will not have it, DataError when its data does not fit, InputError when closed.
         """
         with self._turn:
             self._check_open()
             if (left := self._pace.left_s) > 0:
                 return Done(Kind.WAITING, f"waiting {left:.1f} s before the next try", left)
-            return self._try(budget_s, wait_s)
+            return self._try(budget_s, wait_s, wake_s)
 
-    def _try(self, budget_s: float, wait_s: float) -> Done:
+    def _try(self, budget_s: float, wait_s: float, wake_s: float) -> Done:
         """Do what is next, and say what went wrong where it may go well later."""
         try:
-            return self._next(budget_s, wait_s)
+            return self._next(budget_s, wait_s, wake_s)
         except (Away, StorageError) as error:
             return self._pace.later(*trouble(error, self._gateway.url))
         except (NoMemory, MemoryError, DivergedError) as error:
@@ -140,13 +143,12 @@ class Device:
             return self._pace.later(*trouble(error, self._gateway.url))
         except DataError as error:
             self._tasks.release()  # it is looked at again
-            if self._run is not None:  # its data was good once, and a stick or a folder may come back
-                return self._pace.later(*trouble(error, self._gateway.url))
-            self._pace.later(*trouble(error, self._gateway.url))
+            done = self._pace.later(*trouble(error, self._gateway.url))
+            if self._run or (isinstance(error, NoDataYet) and self._tasks.grows):  # it may come, or come back
+                return done
             raise
         except InputError as error:
-            # A caller that goes on all the same does not hammer the gateway.
-            self._pace.later(*trouble(error, self._gateway.url))
+            self._pace.later(*trouble(error, self._gateway.url))  # who goes on all the same does not hammer it
             raise
 
     def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
@@ -180,12 +182,12 @@ class Device:
         if self._closed:
             raise InputError("this Device was closed: make a new one")
 
-    def _next(self, budget_s: float, wait_s: float) -> Done:
+    def _next(self, budget_s: float, wait_s: float, wake_s: float) -> Done:
         run, state, tasks = self._run, self._state, self._tasks
         if run is not None:
             task = tasks.current(run)
             if task is None and self._known:
-                return self._ask(run, wait_s)
+                return self._ask(run, wait_s, wake_s)
             if task is not None:
                 train = task.work.kind is Stage.TRAIN
                 if not exists(state.update if train else state.scores):  # local work needs no gateway
@@ -197,31 +199,33 @@ class Device:
     def _join(self) -> Done:
         if not self._identity.key:
             self._keep(key=secrets.token_hex(16))
-        who = self._identity
-        asked = {"name": who.name, "key": who.key, "partition_id": who.partition_id, "version": PROTOCOL}
-        answer = self._gateway.call("POST", "/v1/join", session=self._token, body=json.dumps(asked).encode())
-        if answer.status in (401, 403, 409, 422, 426) and answer.refusal:
-            raise ConfigError(f"the gateway does not let '{asked['name']}' join: {': '.join(answer.refusal)}")
-        said = self._good(answer).json()
-        if not {"participant", "session", "data", "model"} <= said.keys():
-            raise Away("it answered a join with something else: is it an edgemeta gateway?")
+        who, looked = self._identity, self._look()
+        answer = self._gateway.call("POST", "/v1/join", session=self._token, body=joined.asking(who))
+        check_let_in(answer, who.name)
+        said = joined.told(self._good(answer), "participant", "session", "data", "model")
         run = read_joined(said, self._profile.threads)
-        self._tasks.check_memory(run)  # before anything of the network's size is made
-        another = who.session not in (None, run.session)  # a session is one device's in one run
-        if another:
+        if looked is None or looked.to_json() != run.run.to_json():
+            self._tasks.check(run.run)
+        if another := who.session not in (None, run.session):  # a session is one device's in one run
             self._tasks.forget_run()
             self._identity = replace(who, session=None, joined=None, personal=None, adaptation=None)
-        self._tasks.data(run)  # what is wrong with the data is said now
-        self._tasks.release()
         self._keep(session=run.session, joined={key: value for key, value in said.items() if key != "session"})
         self._run, self._known = run, True
-        text = f"joined as participant {run.participant}"
-        if who.partition_id not in (None, run.participant):
-            text += f", as participant {who.partition_id} was taken; the data is part {who.partition_id} all the same"
-        return Done(Kind.JOINED, text + "; it is another run, what was begun for the last one is dropped" * another)
+        return Done(Kind.JOINED, joined.welcome(run, who.partition_id, another=another))
 
-    def _ask(self, run: Joined, wait_s: float) -> Done:
-        answer = self._call("GET", f"/v1/work?wait={wait_s:g}", wait_s=wait_s, into=self._state.work)
+    def _look(self) -> Description | None:
+        """Look whether the run fits here, before a place in it is taken; None: an older gateway, which does not say."""
+        answer = self._gateway.call("GET", "/v1/run", session=self._token)
+        if answer.status in (404, 405):
+            return None
+        check_let_in(answer, self._identity.name)
+        run = joined.read_description(joined.told(self._good(answer), "data", "model"), self._profile.threads)
+        self._tasks.check(run)
+        return run
+
+    def _ask(self, run: Joined, wait_s: float, wake_s: float) -> Done:
+        wake = f"&wake={wake_s:.3f}" if wake_s else ""
+        answer = self._call("GET", f"/v1/work?wait={wait_s:g}{wake}", wait_s=wait_s, into=self._state.work)
         if answer.status == 410 and answer.refusal:
             return self._over(run)
         if answer.status == 204:
@@ -235,8 +239,7 @@ class Device:
         if task is None:
             self._known = False  # join again to learn what run this is
             raise Away("it sent a task that does not fit what it said of the run")
-        what = "training" if task.work.kind is Stage.TRAIN else "evaluation"
-        return Done(Kind.TASK, f"{what} of round {task.work.round} has come")
+        return Done(Kind.TASK, f"{NAMES[task.work.kind]} of round {task.work.round} has come")
 
     def _deliver(self, run: Joined, task: Task) -> Done:
         work, train = task.work, task.work.kind is Stage.TRAIN

@@ -21,6 +21,7 @@ from edgemeta.device.profile import Profile
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed.client import local_steps
 from edgemeta.fed.description import Description
+from edgemeta.fed.progress import Stage
 from edgemeta.link.address import gateway_address, is_loopback, with_port, without_zone
 from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
@@ -67,6 +68,7 @@ def examine(url: str | None, join: Path | None, data: str | None, state: Path, p
     samples = SUPPOSED_SAMPLES
     if run is not None:
         network = run[0].network
+        yield _place(run[1])
         text = f"{network.name} of {network.layout.size:,} parameters, {network.layout.fingerprint}"
         yield Finding("layout", True, text)
         finding, samples = _data(run[0], data)
@@ -182,6 +184,20 @@ def _clock(said: Mapping[str, Any]) -> Finding:
         text = f"it is {here} here, {abs(off_s):.0f} s {way} the gateway: 'timedatectl' on both says which one is wrong"
         return Finding("clock", False, text)
     return Finding("clock", True, f"{here}, as on the gateway")
+
+
+def _place(said: Mapping[str, Any]) -> Finding:
+    """Return the finding on what a device would be in the run; older gateways say less of it."""
+    number, free, name = said.get("participant"), said.get("free"), said.get("name")
+    if said.get("stage") == Stage.OVER:
+        return Finding("run", True, "it is over: this device gets its model, and takes part in the next one")
+    if number is not None:
+        return Finding("run", True, f"at round {said['round']}; '{name}' is participant {number}")
+    if free == 0:
+        way = "'edgemeta devices replace OLD NEW' on the gateway gives it that of a board that is gone"
+        text = f"at round {said['round']}; every place is taken: where none is this device's, {way}"
+        return Finding("run", None, text)
+    return Finding("run", True, f"at round {said['round']}" + (f"; {free} places are free" if free else ""))
 
 
 def _data(run: Description, spec: str | None) -> tuple[Finding, int]:

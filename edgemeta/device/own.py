@@ -9,7 +9,7 @@ from edgemeta.config import DataConfig
 from edgemeta.data import Split, open_data, with_classes
 from edgemeta.data.arrays import PAIRS, is_pair, kind_of, own_samples, own_split
 from edgemeta.data.dataset import split_by_content
-from edgemeta.errors import DataError
+from edgemeta.errors import DataError, NoDataYet
 from edgemeta.fed.participants import Participant, divide, left_over
 
 log = logging.getLogger("edgemeta")
@@ -44,7 +44,7 @@ def own_part(
             raise DataError(f"there is no part {k}: this run cuts its data into {len(participants)}, counted from 0")
         return participants[k]
     if not len(train) or not len(test):
-        raise DataError(f"the data has {len(train)} training and {len(test)} test samples: add some of both")
+        raise NoDataYet(f"the data has {len(train)} training and {len(test)} test samples: add some of both")
     return Participant(train.for_participant(k), test.for_participant(k), k, seed)
 
 
@@ -56,5 +56,5 @@ def _arrays(given: Any, classes: Sequence[str]) -> Split:
     x, y = given
     whole = own_samples(x, y, classes)
     if not len(whole):
-        raise DataError("the data is empty: give samples with their labels")
+        raise NoDataYet("the data is empty: give samples with their labels")
     return split_by_content(whole, whole.digests(), "arrays")

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgemeta.device.own import Source, own_part
 from edgemeta.device.state import DeviceState
 from edgemeta.errors import ModelFileError, StorageError
 from edgemeta.fed.client import finish, local_steps
+from edgemeta.fed.description import Description
 from edgemeta.fed.messages import Work, encode_evaluation, encode_update, read_work
 from edgemeta.fed.participants import Participant
 from edgemeta.fed.private import load_private, private_path, save_private
@@ -81,15 +83,28 @@ class Tasks:
         """Return this device's data; what was read of it is kept until `release`."""
         if self._loaded is None:
             if self._partition_id is None:
-                self._loaded = self._own(run, run.participant, cut=False)
+                self._loaded = self._own(run.run, run.participant, cut=False)
             else:  # what a part of a data set is does not change: its labels are kept, its samples are not
-                self._part = self._part or self._own(run, self._partition_id, cut=True)
+                self._part = self._part or self._own(run.run, self._partition_id, cut=True)
                 self._loaded = replace(self._part)
         return self._loaded
 
-    def check_memory(self, run: Joined) -> None:
-        """Raise NoMemory when not even a step on one sample of this network fits."""
+    def check(self, run: Description) -> None:
+        """Raise NoMemory when not even a step on one sample of a run's network fits, DataError when the data does not.
+
+        Only labels are read, and nothing of the network's size is made.
+        """
         self._guard.check(run.network, 1, 1)
+        part = self._partition_id
+        if part is None:
+            self._own(run, 0, cut=False)
+        elif part < run.data.participants:  # else the gateway says why there is no such part
+            self._part = self._own(run, part, cut=True)
+
+    @property
+    def grows(self) -> bool:
+        """Whether the data is of a kind that may grow."""
+        return callable(self._source) or (isinstance(self._source, str | Path) and Path(self._source).is_dir())
 
     def ends_in(self, seconds: float | None) -> None:
         """Take note of how long the gateway waits for the task that has come; None: it does not say."""
@@ -201,8 +216,8 @@ class Tasks:
             log.warning("the last local steps are lost: %s", error)
         self._task = self._local = self._loaded = None
 
-    def _own(self, run: Joined, number: int, *, cut: bool) -> Participant:
-        of, shape = run.run, run.network.input_shape
+    def _own(self, of: Description, number: int, *, cut: bool) -> Participant:
+        shape = of.network.input_shape
         return own_part(self._source, shape, of.classes, of.data, of.seed, number, cut=cut)
 
     def _local_state(self, run: Joined, work: Work, vectors: dict[str, Vector]) -> LocalState:

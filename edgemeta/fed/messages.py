@@ -135,19 +135,25 @@ def encode_evaluation(scores: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What the coordinator keeps in memory of an accepted update; its numbers stay in the file. norms: by vector."""
+    """What the coordinator keeps in memory of an accepted update; its numbers stay in the file.
+
+    norms: by vector; round: whose task it is, which may be an earlier one than the round in which it counts.
+    """
 
     samples: int
     loss: float
     gradient_evaluations: int
     bytes: int
     norms: Norms
+    round: int
 
 
-def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[str, int], codec: str) -> Delivered:
+def admit_update(path: Path, rounds: range, layout: Layout, sizes: Mapping[str, int], codec: str) -> Delivered:
     """Return what an update's file says, or raise Refused: the checks that need no knowledge of who sent it.
 
-    sizes: of the vectors that travel in this round; codec: how. Raises StorageError when the file cannot be read.
+    rounds: one of which its task may be. sizes: of the vectors that travel in these; codec: how.
+
+    Raises StorageError when the file cannot be read.
     """
     try:
         with opened(path) as (tensors, metadata):
@@ -155,10 +161,10 @@ def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[s
                 raise Refused(
                     Reason.WRONG_LAYOUT, f"layout {metadata.get('layout')}: this run has {layout.fingerprint}"
                 )
-            if metadata.get("round") != str(round_number):
-                raise Refused(
-                    Reason.WRONG_ROUND, f"the update says round {metadata.get('round')}: it was sent to {round_number}"
-                )
+            said = metadata.get("round", "")
+            if said not in map(str, rounds):
+                where = "it was sent to " + " or ".join(map(str, rounds))
+                raise Refused(Reason.WRONG_ROUND, f"the update says round {said or None}: {where}")
             size, vectors = file_size(path), decode(tensors, sizes, codec)
             norms = {name: norm(vector) for name, vector in vectors.items()}
             if not all(map(math.isfinite, norms.values())):
@@ -172,7 +178,7 @@ def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[s
     except InputError as error:
         raise Refused(Reason.WRONG_SHAPE, str(error)) from None
     samples, loss, evaluations = _counts(metadata)
-    return Delivered(samples, loss, evaluations, size, norms)
+    return Delivered(samples, loss, evaluations, size, norms, int(said))
 
 
 def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:

@@ -28,9 +28,19 @@ class Plan:
     config: RunConfig
 
     @property
-    def training_participants(self) -> int:
-        """How many participants train; the ones after them are held out."""
-        return self.config.data.participants - self.config.data.held_out
+    def is_open(self) -> bool:
+        """Whether as many as join take part."""
+        return not self.config.data.participants
+
+    @property
+    def held_out(self) -> range:
+        """The participants that are scored and never train."""
+        data = self.config.data
+        return range(data.participants - data.held_out, data.participants)
+
+    def trains(self, participant: int) -> bool:
+        """Say whether a participant, of those who have joined, trains."""
+        return self.is_open or participant < self.held_out.start
 
     @property
     def last_round(self) -> int | None:
@@ -91,10 +101,11 @@ def resolve(
     network: one's own, instead of a named model. Raises ConfigError with every complaint about names and combinations.
     """
     train = config.data.participants - config.data.held_out
+    least = config.server.min_available_clients or train or config.server.min_fit_clients or 2
     server = replace(
         config.server,
-        min_available_clients=config.server.min_available_clients or train,
-        min_fit_clients=config.server.min_fit_clients or min(2, train),
+        min_available_clients=least,
+        min_fit_clients=config.server.min_fit_clients or min(2, least if config.data.participants == 0 else train),
     )
     name, loss = (CUSTOM, network.loss) if network else (config.model.name, config.model.loss)
     model = ModelConfig(name, input_shape, classes, loss)
@@ -186,14 +197,14 @@ def impossible(config: RunConfig) -> list[str]:
     """Say which numbers of a configuration do not go together."""
     data, complaints, clip = config.data, [], config.server.clip
     train = data.participants - data.held_out
-    if train < 1:
+    if data.participants and train < 1:
         said = f"data.held_out is {data.held_out} of {data.participants} participants"
         return [f"{said}: leave one or more to train on"]
     if clip != "off" and (isinstance(clip, str) or clip < 1):
         complaints.append(f"server.clip is {clip!r}: expected a number from 1 (times the usual norm), or 'off'")
     for name in ("min_available_clients", "min_fit_clients"):
         value = getattr(config.server, name)
-        if value > train:
+        if value > train and data.participants:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
     if (loss := config.model.loss) in LOSSES and not LOSSES[loss].classifies:
         fit = ", ".join(name for name, row in LOSSES.items() if row.classifies)

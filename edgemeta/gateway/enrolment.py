@@ -6,10 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgemeta.errors import ConfigError
+from edgemeta.fed.runs import progress_of, run_of, runs
 from edgemeta.fed.standing import Standing
 from edgemeta.gateway.roster import Roster
-from edgemeta.gateway.site import progress_of, run_of, runs
-from edgemeta.gateway.tokens import DEVICES_FILE, enroll, order, read_register, set_operator
+from edgemeta.gateway.seen import read_seen
+from edgemeta.gateway.tokens import (
+    DEVICES_FILE,
+    REMOVE,
+    REPLACE,
+    enroll,
+    order,
+    read_register,
+    revoke,
+    set_operator,
+)
 from edgemeta.link.address import PORT, gateway_address, is_local, with_port, without_zone
 from edgemeta.link.joinfile import NAME, JoinFile, write_join_file
 from edgemeta.link.trust import Offered, device_context, ends, gateway_context, rehearse, timeless
@@ -38,8 +48,9 @@ class Listed:
     """A device as it is listed: one that was enrolled, has joined a run, or both.
 
     enrolled: seconds since 1970, None where no token was made for it; participant: in the newest run, None before it
-    joined; kept: the number that is kept for it until then; runs: in how many it has taken part; standing: what keeps
-    it out, "" where nothing does.
+    joined; kept: the number that is kept for it until then; runs: in how many it has taken part; seen: when it was last
+    heard, in seconds since 1970, which a gateway at work writes down every ten minutes; standing: what keeps it out, ""
+    where nothing does.
     """
 
     name: str
@@ -47,6 +58,7 @@ class Listed:
     participant: int | None
     kept: int | None
     runs: int
+    seen: float | None
     standing: str
 
 
@@ -105,11 +117,44 @@ def order_gateway(state: Path, name: str, what: str) -> None:
     order(state / DEVICES_FILE, name, what)
 
 
+def remove_device(state: Path, name: str) -> None:
+    """Have the run go on without a device: its place is free, and no token of it is good. Raises ConfigError."""
+    path, joined = state / DEVICES_FILE, name in _roster(run_of(state)).names.values()
+    enrolled = name in read_register(path).devices
+    if not joined and not enrolled:
+        raise ConfigError(f"no device '{name}' was enrolled or has joined here: 'edgemeta devices' lists them")
+    if joined:
+        order(path, name, REMOVE)
+    if enrolled:
+        revoke(path, name)
+
+
+def replace_device(
+    state: Path, name: str, new: str, url: str | None, trust: Path | None, folder: Path, now: float
+) -> Joining | None:
+    """Have another board take a device's place in the run, under the same name or another one.
+
+    Where devices join by tokens it gets a join file, as by `enroll_device`, and the old board is shut out where its
+    name is another one. Raises ConfigError and StorageError.
+    """
+    path, register = state / DEVICES_FILE, read_register(state / DEVICES_FILE)
+    names = _roster(run_of(state)).names.values()
+    if name not in names:
+        raise ConfigError(f"no device '{name}' has joined here ('edgemeta devices' lists them): nobody has its place")
+    if new != name and new in names:
+        raise ConfigError(f"'{new}' has a place in the run already: 'edgemeta devices remove {name}' lets '{name}' go")
+    made = enroll_device(state, new, url, trust, folder, now) if register.devices else None
+    order(path, name, f"{REPLACE} {new}")
+    if new != name and name in register.devices:
+        revoke(path, name)
+    return made
+
+
 def list_devices(state: Path) -> list[Listed]:
     """Return the devices of a site, by name. Raises ConfigError and StorageError."""
     register, there = read_register(state / DEVICES_FILE), runs(state) or [state]
     rosters = [_roster(run).names for run in there]
-    numbers = {name: number for number, name in rosters[-1].items()}
+    numbers, seen = {name: number for number, name in rosters[-1].items()}, read_seen(state)
     held = Standing(progress_of(there[-1]).strikes, {}).held
     standings = ("revoked", "", "a newer token is not used yet")
     listed = []
@@ -118,7 +163,7 @@ def list_devices(state: Path) -> list[Listed]:
         enrolled, kept = (device.enrolled, device.number) if device else (None, None)
         taken = sum(name in names.values() for names in rosters)
         standing = HELD if number in held else standings[len(device.tokens)] if device else ""
-        listed.append(Listed(name, enrolled, number, kept, taken, standing))
+        listed.append(Listed(name, enrolled, number, kept, taken, seen.get(name), standing))
     return listed
 
 

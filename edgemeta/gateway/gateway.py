@@ -21,9 +21,12 @@ from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record
+from edgemeta.gateway.orders import follow_orders
 from edgemeta.gateway.outgoing import Outgoing, opened
 from edgemeta.gateway.roster import Roster
-from edgemeta.gateway.tokens import HOLD, Tokens, digest
+from edgemeta.gateway.tokens import Tokens, digest
+from edgemeta.gateway.twins import Twins
+from edgemeta.gateway.waiting import change
 from edgemeta.http.exchange import Body, Disconnected, off_loop
 from edgemeta.http.listener import Listener
 from edgemeta.link.trust import Offered
@@ -34,8 +37,6 @@ from edgemeta.storage import storing
 log = logging.getLogger("edgemeta")
 
 TICK_S, SHORTEST_S = 1.0, 0.01  # how often the coordinator is asked when nothing happens, and when time is up
-RETRY_S = 5  # for a device that did not wait, or cannot be served now
-POLLS_S = 100  # questions for work that a gateway is to answer in a second, when there are too many devices to wait
 EXPECTED = (
     Reason.RUN_OVER,
     Reason.STOPPING,
@@ -68,7 +69,7 @@ class Gateway:
         self.listener: Listener | None = None  # once it listens
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
         self.traffic = Counter(bytes_down=0, bytes_up=0)
-        self.heard: dict[int, float] = {}
+        self.heard, self.twins = dict[int, float](), Twins()
         self.hosts, self.stopping = hosts, False
         self.failures = Failures(time.monotonic)
         self._lock = asyncio.Lock()
@@ -91,14 +92,17 @@ class Gateway:
         async with self._turn():
             if hashed:
                 self._let_in(name, key, hashed)
-            known, kept = len(self.roster.names), self.tokens.kept_numbers
-            participant, session = await off_loop(self.roster.join, name, key, wanted, hashed, kept)
+            known, kept, over = len(self.roster.names), self.tokens.kept_numbers, self.coordinator.finished
+            if (before := self.roster.number(name)) is not None and self.roster.replaces(name, key):
+                self.twins.forget(before)
+            participant, session = await off_loop(self.roster.join, name, key, wanted, hashed, kept, over)
             self.coordinator.join(participant)
             self.coordinator.own = self.roster.own
             self.heard[participant] = time.monotonic()
         if len(self.roster.names) > known:
-            participants = self.coordinator.plan.config.data.participants
-            log.info("%s joined as participant %d (%d of %d)", name, participant, known + 1, participants)
+            of = f" of {count}" if (count := self.coordinator.plan.config.data.participants) and not over else ""
+            late = ", after the run: it gets the model" if over else ""
+            log.info("%s joined as participant %d (%d%s)%s", name, participant, known + 1, of, late)
             if wanted not in (None, participant):
                 log.warning("%s takes part %d of the data, and participant %d was taken", name, wanted, wanted)
             self._wake()  # it may be the one that was waited for
@@ -116,9 +120,20 @@ class Gateway:
         participant = self.roster.find(session)
         return None if participant is None or not self._may(participant) else participant
 
-    async def work(self, session: str | None, wait_s: float) -> Outgoing | None:
+    def heard_from(self, participant: int, number: str) -> None:
+        """Take note of the number that a device drew when it started; say when two boards speak as one."""
+        if self.twins.heard(participant, number):
+            name = self.roster.name(participant)
+            log.error(
+                "%s is two boards, as its card was copied: empty the state folder of one of them, and let it join "
+                "under a name of its own ('edgemeta enroll NAME'); what both send counts as one device's until then",
+                name,
+            )
+
+    async def work(self, session: str | None, wait_s: float, wake_s: float = 0.0) -> Outgoing | None:
         """Return a task of who has this session, or None when there is none for it within wait_s seconds.
 
+        wake_s: for how long it sleeps before it comes again; 0: it does not.
         Its files are opened while nobody else can ask, as the next round removes them; the caller closes them.
         """
         end = time.monotonic() + wait_s
@@ -126,7 +141,7 @@ class Gateway:
             changed = self._changed  # taken before asking: what changes after that is not missed
             async with self._turn() as coordinator:
                 participant = self.participant(session)
-                task = await off_loop(self.coordinator.work, participant, time.monotonic())
+                task = await off_loop(self.coordinator.work, participant, time.monotonic(), wake_s)
                 self.heard[participant] = time.monotonic()
                 if task is not None:
                     outgoing = opened(task.header(coordinator.sizes), coordinator)
@@ -135,25 +150,8 @@ class Gateway:
             if self.coordinator.finished:
                 raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
             left_s = end - time.monotonic()
-            if self.stopping or left_s <= 0 or not await self._change(changed, left_s):
+            if self.stopping or left_s <= 0 or not await change(changed, left_s, self.listener):
                 return None
-
-    async def _change(self, changed: asyncio.Event, left_s: float) -> bool:
-        """Wait for something to change; return False when the connection that waits is wanted by others."""
-        end = time.monotonic() + left_s
-        while not changed.is_set() and (left_s := end - time.monotonic()) > 0:
-            if self.listener and not self.listener.roomy:
-                return False
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(left_s, TICK_S)):
-                    await changed.wait()
-        return True
-
-    def again_s(self, waited: bool) -> int:
-        """Return when a device for which there is no work is to ask again (seconds); waited: it held its request."""
-        if self.listener and not self.listener.roomy:
-            return max(RETRY_S, len(self.roster.names) // POLLS_S)
-        return 1 if waited else RETRY_S
 
     async def deliver(self, session: str | None, round_number: int, body: Body) -> None:
         """Accept an update: when this returns, it is on disk and will count, or has counted already."""
@@ -243,24 +241,24 @@ class Gateway:
             return "the run is over"
         what = f"round {progress.round}" + (", evaluation" if progress.stage is Stage.EVALUATE else "")
         if not progress.cohort:
-            return f"{what}: {len(coordinator.joined)} of {coordinator.quorum} training devices have joined"
+            joined = f"{len(coordinator.joined)} of {coordinator.quorum} training devices have joined"
+            return f"{what}: {coordinator.shortage or joined}"
         missing = [self.roster.name(k) for k in coordinator.missing]
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         return (
             f"{what}: {len(progress.cohort) - len(missing)} of {len(progress.cohort)} devices, "
             f"{coordinator.seconds_left(time.monotonic()):.0f} s left, missing: {', '.join(missing[:SHOWN])}{more}"
+            + (f"; {coordinator.shortage}" if coordinator.shortage else "")
         )
 
     def _follow_orders(self) -> None:
         """Do what the operator has asked for since the last time: of the run, and of devices."""
         if self._asked is not None:
             self.coordinator.follow(*self._asked(), time.monotonic())
-        numbers = {name: k for k, name in self.roster.names.items()}
-        for name, order in self.tokens.orders().items():
-            if name in numbers:
-                (self.coordinator.hold if order == HOLD else self.coordinator.release)(numbers[name])
-                log.info("%s is %s", name, "held: it is asked no more" if order == HOLD else "released")
-            self.tokens.followed(name, order)
+        for participant in follow_orders(self.coordinator, self.roster, self.tokens, time.monotonic()):
+            self.heard.pop(participant, None)
+            self.twins.forget(participant)
+            self.coordinator.own = self.roster.own
 
     def _may(self, participant: int) -> bool:
         tokens, roster = self.tokens, self.roster

@@ -18,6 +18,7 @@ from edgemeta.fed.changes import Change, changed, read_changes
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.plan import Plan
+from edgemeta.fed.runs import config_of, runs
 from edgemeta.fed.scores import Record
 from edgemeta.fed.upload import most_bytes
 from edgemeta.gateway.gateway import Gateway
@@ -26,7 +27,7 @@ from edgemeta.gateway.renewal import LOOK_S as RENEWAL_S
 from edgemeta.gateway.renewal import Renewal
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.routes import answer
-from edgemeta.gateway.site import config_of, runs
+from edgemeta.gateway.seen import keep_seen
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
 from edgemeta.http.exchange import off_loop
 from edgemeta.http.http1 import Limits
@@ -39,6 +40,7 @@ from edgemeta.nn.files import load_parameters
 
 log = logging.getLogger("edgemeta")
 
+SEEN_S = 600.0  # between two times when it is kept who was heard: a card lasts longer for it
 LOOK_S = 0.2  # between two looks for a run that follows one that is over
 
 
@@ -83,6 +85,7 @@ async def run_gateway(
                     gateway.watch(),
                     _beat(),
                     _renewed(renewal, listener, gateway),
+                    _note_seen(site, gateway),
                     _followed(site, gateway),
                 )
             ]
@@ -135,6 +138,24 @@ def _opened(
         files_per_answer=min(max(map(len, vectors)), 2),  # the model, and what goes beside it
     )
     return gateway, limits
+
+
+async def _note_seen(site: Path, gateway: Gateway) -> None:
+    """Keep when devices were last heard, now and then and at the end."""
+    try:
+        while True:
+            await asyncio.sleep(SEEN_S)
+            await off_loop(_keep_seen, site, gateway)
+    finally:
+        _keep_seen(site, gateway)
+
+
+def _keep_seen(site: Path, gateway: Gateway) -> None:
+    past_s = time.time() - time.monotonic()
+    try:
+        keep_seen(site, {gateway.roster.name(k): past_s + heard for k, heard in dict(gateway.heard).items()})
+    except (ConfigError, StorageError) as error:
+        log.warning("%s; when devices were last heard is not kept", error)
 
 
 async def _renewed(renewal: Renewal | None, listener: Listener, gateway: Gateway) -> None:

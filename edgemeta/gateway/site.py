@@ -1,6 +1,7 @@
 """A site: a gateway's state directory, in which runs follow each other.
 
     tls/, devices.json     what stays: the certificate, and who may take part
+    seen.json              when each device was last heard
     model.safetensors      the newest global model
     runs/0001/             a run directory (`edgemeta.fed.directory`), with who has joined it (roster.json) and what was
                            changed meanwhile (changes.json)
@@ -12,35 +13,28 @@ A run is made under another name, and is there when it has its own: a kill leave
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from edgemeta import disk
-from edgemeta.config import RunConfig, config_from, differing, settings_in
+from edgemeta.config import RunConfig, differing
 from edgemeta.data.fingerprint import Fingerprint
 from edgemeta.errors import ConfigError, StorageError
-from edgemeta.fed.changes import MAY_CHANGE, as_begun, changed, read_changes, stopped
+from edgemeta.fed.changes import MAY_CHANGE, as_begun, read_changes
 from edgemeta.fed.claim import claim
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.plan import Plan
-from edgemeta.fed.progress import FORMAT, Progress, Stage
+from edgemeta.fed.progress import Progress
+from edgemeta.fed.runs import RUNS, config_of, is_over, runs
 from edgemeta.fed.server_step import begin
 from edgemeta.nn import Model, Vector
-from edgemeta.reading import exists, names, read_file
-from edgemeta.storage import held, lock, read_kept, storing
+from edgemeta.reading import exists, names
+from edgemeta.storage import held, lock, storing
 
 log = logging.getLogger("edgemeta")
 
-RUNS, TAKEN = "runs", "0001.taken"
-OF_A_RUN = (
-    "run.toml",
-    "data.json",
-    "history.jsonl",
-    "summary.json",
-    "roster.json",
-    "rounds",
-)  # before there were sites
+TAKEN = "0001.taken"
+# What lay in a state directory before there were sites, beside progress.json.
+OF_A_RUN = ("run.toml", "data.json", "history.jsonl", "summary.json", "roster.json", "rounds")
 
 
 @contextmanager
@@ -61,34 +55,9 @@ def opened(site: Path) -> Iterator[None]:
         disk.system.close(locked)
 
 
-def runs(site: Path) -> list[Path]:
-    """Return the run directories of a site, oldest first."""
-    folder = site / RUNS
-    return [folder / name for name in names(folder) if name.isdecimal()] if exists(folder) else []
-
-
-def run_of(path: Path) -> Path:
-    """Return the newest run of a site, and of any other folder that folder: it is a run directory, if anything."""
-    there = runs(path)
-    return there[-1] if there else path
-
-
-def config_of(run: Path) -> RunConfig:
-    """Return the settings with which a run began. Raises ConfigError when there is none, and StorageError."""
-    text = read_file(run / "run.toml")
-    if text is None:
-        raise ConfigError(f"there is no run in {run}: 'edgemeta server' and 'edgemeta run new' begin one")
-    return config_from(settings_in(text, run / "run.toml"))
-
-
-def progress_of(run: Path) -> Progress:
-    """Return where a run is. Raises ConfigError and StorageError."""
-    return read_kept(run / "progress.json", Progress, FORMAT, "the gateway's log says more") or Progress()
-
-
-def is_over(run: Path) -> bool:
-    """Say whether a run has ended, or will as soon as a gateway looks at it."""
-    return progress_of(run).stage is Stage.OVER or stopped(read_changes(run))
+def has_run(site: Path) -> bool:
+    """Say whether a state directory has a run, also as one had before there were sites."""
+    return bool(runs(site)) or exists(site / "progress.json") or exists(site / RUNS / TAKEN)
 
 
 def begin_run(
@@ -97,19 +66,17 @@ def begin_run(
     network: Model,
     theta: Vector,
     data: Fingerprint | None = None,
-    *,
-    first: bool = False,
 ) -> Path:
     """Make the next run of a site, which a gateway at work there takes up, and return its directory.
 
     config: resolved; theta: where it starts; data: of what the configuration was resolved with, if that was opened.
-    first: only where there is none. Raises ConfigError while the run before is not over, and StorageError.
+    Raises ConfigError while the run before is not over, and StorageError.
     """
     with storing(site):
         disk.make_folder(site / RUNS)
     with held(site / "runs.lock"):
         before = runs(site)
-        if before and (first or not is_over(before[-1])):
+        if before and not is_over(before[-1]):
             raise ConfigError(f"run {before[-1].name} is not over: 'edgemeta run stop' ends it as it is")
         run = site / RUNS / f"{int(before[-1].name) + 1 if before else 1:04d}"
         temporary = run.with_suffix(".tmp")
@@ -187,18 +154,3 @@ def _remove(path: Path) -> None:
         except IsADirectoryError:
             _remove(inside)
     disk.remove_folder(path)
-
-
-def shown_run(run: Path) -> dict[str, Any]:
-    """Return what is known of a run, ready for JSON: its number, state, rounds, model, learners and changes."""
-    changes, progress = read_changes(run), progress_of(run)
-    plan = Plan(changed(config_of(run), changes))
-    return {
-        "run": run.name,
-        "state": "stopped" if stopped(changes) else "over" if progress.stage is Stage.OVER else "open",
-        "round": progress.model,
-        "last_round": plan.last_round,
-        "model": plan.config.model.name,
-        "algorithms": list(dict.fromkeys(phase.algorithm for phase in plan.config.phases)),
-        "changes": [{key: value for key, value in asdict(change).items() if value} for change in changes],
-    }

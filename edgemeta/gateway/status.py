@@ -33,6 +33,8 @@ def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
         "delivered": len(progress.cohort) - len(missing),
         "missing": [roster.name(k) for k in missing],
         "held": [roster.name(k) for k in sorted(coordinator.standing.held)],
+        "copied": [roster.name(k) for k in sorted(gateway.twins.found)],
+        "wakes": {roster.name(k): wake_s for k, wake_s in sorted(coordinator.members.wakes.items())},
         "devices": [
             {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
             for k, name in sorted(roster.names.items())

@@ -26,7 +26,7 @@ log = logging.getLogger("edgemeta")
 
 DEVICES_FILE = "devices.json"  # in a gateway's state directory
 FORMAT = "edgemeta-devices/2"  # 1 had no number and no orders
-HOLD, RELEASE = "hold", "release"  # orders
+HOLD, RELEASE, REMOVE, REPLACE = "hold", "release", "remove", "replace"  # orders; REPLACE is followed by " NEW-NAME"
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def test_a_gateway_goes_on_by_another_path_and_refuses_other_data(uneven, tmp_pa
         np.savez(tmp_path / "copy.npz", **{key: values[::-1] for key, values in arrays.items()})
     done = command_line("server", *options, "--set", f"data.source={tmp_path / 'copy.npz'}")
     assert done.returncode == 2
-    assert "; other classes or labels): give another folder" in done.stderr
+    assert "; other classes or labels): 'edgemeta run new --config RUN.toml --set" in done.stderr
 
 
 def test_a_model_that_diverged_is_not_written(uneven, tmp_path):

@@ -403,10 +403,8 @@ def test_data_that_cannot_be_used_is_said_when_joining(tmp_path):
     config = write_config(tmp_path, TINY | {"data": TINY["data"] | {"participants": 12}})
     x, y = np.zeros((30, 8, 8, 3), np.uint8), np.arange(30) % 2
     np.savez(tmp_path / "odd.npz", x=x, y=y, x_test=x, y_test=y, classes=["circle", "kettle"])
-    (tmp_path / "empty").mkdir()
     wrong = {
         "does not know .*kettle": tmp_path / "odd.npz",
-        "no class folders": tmp_path / "empty",
         "shape": ((x[:, :4], y), (x[:, :4], y)),
         "empty": (x[:0], y[:0]),
         "labels run from 0 to 10": (x, y * 10),

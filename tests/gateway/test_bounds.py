@@ -11,7 +11,7 @@ import pytest
 from gateways import ACCEPTED, Device, Gateway, key_of, no_gateway_left, refused, update_body, wait_for
 from processes import RUN, server
 
-from edgemeta.gateway.site import run_of
+from edgemeta.fed.runs import run_of
 from edgemeta.gateway.tokens import enroll
 
 TOKEN = "a" * 64

@@ -34,7 +34,7 @@ from edgemeta.config import EvaluationConfig
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.messages import admit_evaluation
 from edgemeta.fed.refusal import Refused
-from edgemeta.gateway.site import run_of
+from edgemeta.fed.runs import run_of
 from edgemeta.link.address import is_loopback
 from edgemeta.logs import Seldom
 from edgemeta.nn import Dense, Model

@@ -4,6 +4,7 @@ import gc
 import json
 import shlex
 import shutil
+import time
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -18,7 +19,8 @@ from runs import TINY, command_line
 
 import edgemeta
 from edgemeta.bench.loopback import device, start_gateway
-from edgemeta.gateway.site import begin_run, opened, run_of, runs
+from edgemeta.fed.runs import run_of, runs
+from edgemeta.gateway.site import begin_run, opened
 
 ROUNDS = {"phases": [{"algorithm": "fedavg", "rounds": 2, "local_steps": 2, "batch_size": 4}]}
 
@@ -159,14 +161,14 @@ def test_what_may_change_holds_from_the_open_round_on_and_is_in_its_record(run):
     devices = gateway.devices(3)
     for one in devices[:2]:
         assert one.update() == ACCEPTED
-    done = asked(gateway.path, "set", "server.round_deadline_s=0.5", "server.fraction_fit=0.67")
+    done = asked(gateway.path, "set", "server.round_deadline_s=2", "server.fraction_fit=0.67")
     assert done.returncode == 0, done.stderr
     wait_for(lambda: devices[0].status()["round"] == 2, 10)
-    changed = {"server.round_deadline_s": 0.5, "server.fraction_fit": 0.67}
+    wait_for(lambda: len(devices[0].status()["cohort"]) == 2)  # 0.67 of three
+    changed = {"server.round_deadline_s": 2, "server.fraction_fit": 0.67}
     assert [record.get("changed") for record in history(gateway.path)] == [None, changed]
-    assert len(devices[0].status()["cohort"]) == 2  # 0.67 of three
     shown = json.loads(asked(gateway.path, "show", "--json").stdout)
-    assert shown["settings"]["server"]["round_deadline_s"] == 0.5
+    assert shown["settings"]["server"]["round_deadline_s"] == 2
     assert shown["changes"] == [{"settings": changed}]
     began = (run_of(gateway.path) / "run.toml").read_text()
     assert "round_deadline_s = 60" in began
@@ -277,3 +279,18 @@ def test_a_kept_run_goes_on_as_the_first_of_a_site(tmp_path):
     assert history_in(house) == before
     assert (house / "gateway" / "runs" / "0001" / "roster.json").exists()
     assert asked(house / "gateway", "show").returncode == 0
+
+
+def test_who_was_last_heard_when_outlives_gateway_and_run(run):
+    gateway = run()
+    gateway.devices()
+    began = time.time()
+    gateway.stop()
+    listed = json.loads(command_line("devices", "--json", "--state", gateway.path).stdout)["devices"]
+    assert [(one["name"], abs(one["seen"] - began) < 5) for one in listed] == [("cam-0", True), ("cam-1", True)]
+    assert "seen 20" in command_line("devices", "--state", gateway.path).stdout
+    (gateway.path / "seen.json").write_text("{")
+    gateway.start()  # it is no reason to stay away
+    gateway.stop()
+    damaged = command_line("devices", "--state", gateway.path)
+    assert (damaged.returncode, "remove it" in damaged.stderr) == (2, True)
