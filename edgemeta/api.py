@@ -204,11 +204,9 @@ def initial(network: Model, seed: int, init: str | Path | None, classes: tuple[s
             f"{init} holds a model of layout {start.network.layout.fingerprint}, and this run's network has "
             f"{network.layout.fingerprint}: give a model of the same network, input shape and classes"
         )
-    if (
-        not isinstance(classes, tuple)
-        or [*map(canonical, classes)] == [*map(canonical, start.classes)]
-        or not network.classifies
-    ):
+    if not isinstance(classes, tuple) or not network.classifies:
+        return start.theta
+    if [*map(canonical, classes)] == [*map(canonical, start.classes)]:
         return start.theta
     return _by_name(network, start, classes, init)
 

@@ -55,9 +55,8 @@ def server(
     from edgemeta.cli.run import given, resolved
     from edgemeta.fed.runs import runs
     from edgemeta.gateway.memory import give_back_large_blocks
-    from edgemeta.gateway.server import is_closed, run_gateway, signalled
+    from edgemeta.gateway.server import bound_to, run_gateway, signalled
     from edgemeta.gateway.site import begin_run, compare, has_run, opened
-    from edgemeta.http.listener import bind
     from edgemeta.logs import log_to_stderr
 
     log_to_stderr("%(asctime)s %(levelname)s: %(message)s", force=True)
@@ -65,8 +64,7 @@ def server(
     log.setLevel(logging.INFO)
     give_back_large_blocks()
 
-    is_closed(host, encrypted=encryption is not None, insecure=insecure)
-    bound = asyncio.run(bind(host, port))  # first: a start that fails claims nothing
+    bound = bound_to(host, port, encrypted=encryption is not None, insecure=insecure)
 
     async def serve() -> int:
         return await run_gateway(
@@ -83,7 +81,6 @@ def server(
             on_round=lambda record, last_round: log.info("%s", round_line(record, last_round)),
         )
 
-    is_closed(host, encrypted=encryption is not None, insecure=insecure)  # complains before anything is made
     there, own_model = has_run(state), (runs(state) or [state])[0] / api.MODEL_FILE
     asked, network, data = None, None, None
     if config or assignments or not there:

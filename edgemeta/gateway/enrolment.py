@@ -134,8 +134,8 @@ def replace_device(
 ) -> Joining | None:
     """Have another board take a device's place in the run, under the same name or another one.
 
-    Where devices join by tokens it gets a join file, as by `enroll_device`, and the old board is shut out where its name
-    is another one. Raises ConfigError and StorageError.
+    Where devices join by tokens it gets a join file, as by `enroll_device`, and the old board is shut out where its
+    name is another one. Raises ConfigError and StorageError.
     """
     path, register = state / DEVICES_FILE, read_register(state / DEVICES_FILE)
     names = _roster(run_of(state)).names.values()

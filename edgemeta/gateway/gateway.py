@@ -26,7 +26,9 @@ from edgemeta.gateway.outgoing import Outgoing, opened
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.tokens import Tokens, digest
 from edgemeta.gateway.twins import Twins
+from edgemeta.gateway.waiting import change
 from edgemeta.http.exchange import Body, Disconnected, off_loop
+from edgemeta.http.listener import Listener
 from edgemeta.link.trust import Offered
 from edgemeta.logs import Failures, Seldom
 from edgemeta.names import MOST_SAID, shown
@@ -64,6 +66,7 @@ class Gateway:
         self._asked = asked
         self.refusals: Counter[str] = Counter()
         self.certificate: Offered | None = None
+        self.listener: Listener | None = None  # once it listens
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
         self.traffic = Counter(bytes_down=0, bytes_up=0)
         self.heard, self.twins = dict[int, float](), Twins()
@@ -147,11 +150,8 @@ class Gateway:
             if self.coordinator.finished:
                 raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
             left_s = end - time.monotonic()
-            if self.stopping or left_s <= 0:
+            if self.stopping or left_s <= 0 or not await change(changed, left_s, self.listener):
                 return None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await changed.wait()
 
     async def deliver(self, session: str | None, round_number: int, body: Body) -> None:
         """Accept an update: when this returns, it is on disk and will count, or has counted already."""

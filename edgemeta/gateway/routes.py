@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from edgemeta.errors import StorageError
@@ -16,6 +17,7 @@ from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.gateway.hosts import check_host, check_origin
 from edgemeta.gateway.status import status_of
+from edgemeta.gateway.waiting import RETRY_S, again_s
 from edgemeta.http.exchange import Body, FilePart, Response, json_answer
 from edgemeta.http.http1 import Request
 from edgemeta.link.address import is_loopback
@@ -28,7 +30,6 @@ MAX_JOIN_BYTES = 1 << 14
 MAX_EVALUATION_BYTES = 1 << 16  # a score of each grid cell takes some 90
 MAX_WAIT_S = 60.0
 MAX_WAKE_S = 86_400.0  # a round waits no longer than that for a board that sleeps
-RETRY_S = 5  # for a device that did not wait, or cannot be served now
 TENSORS = {"Content-Type": "application/octet-stream"}
 STATUS = {  # of a refusal, by its reason; every other one is 422
     Reason.BAD_JSON: 400,
@@ -66,9 +67,9 @@ async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
     try:
         check_origin(request, gateway.hosts)
         route, parameters = _route(request)
-        if route is not _healthz:  # which is answered however many others there are
+        if route not in (_healthz, _status):  # which are answered however many others there are
             caller = _caller(gateway, request)
-            body.claim(caller)
+            body.claim(_joining(gateway, request) if caller is None else caller)
             if caller is not None:
                 gateway.heard_from(caller, request.headers.get(NUMBER.lower(), ""))
         return await route(gateway, request, body, **parameters)
@@ -183,7 +184,8 @@ async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
     if task is None and gateway.stopping:
         raise Refused(Reason.STOPPING, "the gateway is being stopped: try again later")
     if task is None:
-        return Response(204, {"Retry-After": str(1 if wait_s >= 1 else RETRY_S)})
+        again = again_s(gateway.listener, len(gateway.roster.names), waited=wait_s >= 1)
+        return Response(204, {"Retry-After": str(again)})
     asyncio.get_running_loop().call_soon(task.files.close)  # the listener has its own descriptors by then
     left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
     headers = TENSORS | ({} if wake_s else {SECONDS_LEFT: f"{left_s:.0f}"})  # what a sleeper sends may come later
@@ -255,6 +257,15 @@ def _bearer(request: Request) -> str | None:
 def _caller(gateway: Gateway, request: Request) -> int | None:
     session = _bearer(request)
     return None if session is None else gateway.find(session)
+
+
+def _joining(gateway: Gateway, request: Request) -> str | None:
+    """Return whose device token comes with a request: to the listener who is about to join is no stranger."""
+    token = _bearer(request)
+    if token and gateway.tokens.required:
+        with suppress(Refused):
+            return gateway.tokens.owner(token)
+    return None
 
 
 def _seconds(request: Request, name: str, most: float) -> float:

@@ -31,7 +31,7 @@ from edgemeta.gateway.seen import keep_seen
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
 from edgemeta.http.exchange import off_loop
 from edgemeta.http.http1 import Limits
-from edgemeta.http.listener import Listener, serve
+from edgemeta.http.listener import Listener, bind, serve
 from edgemeta.link.address import is_local
 from edgemeta.link.notify import notify, watchdog_s
 from edgemeta.logs import Failures
@@ -63,7 +63,7 @@ async def run_gateway(
     site: one that the caller has opened, with a run in it (`edgemeta.gateway.site`). on_listening gets the port,
     on_round a round's record and the last round's number. tls, insecure: see `is_closed`. renewal: where tls comes
     from, again when it is renewed. names: by which others find this gateway, beside its addresses, the host's own names
-    and `host`. bound: what `edgemeta.http.listener.bind` returned, if that was asked before. Raises InputError when the
+    and `host`. bound: what `bound_to` returned, if that was asked before. Raises InputError when the
     address cannot be had, ConfigError when the gateway would be open to a network, and StorageError.
     """
     tokens = Tokens(site / DEVICES_FILE, required=is_closed(host, encrypted=tls is not None, insecure=insecure))
@@ -76,6 +76,7 @@ async def run_gateway(
             tls = renewal.context if renewal else tls
             listener = await serve(partial(answer, gateway), host, port, limits, tls, gateway.failures, bound)
             bound = None
+            gateway.listener = listener
             gateway.listener_refusals, port = listener.refusals, listener.port
             asyncio.get_running_loop().set_exception_handler(partial(_unexpected, gateway.failures))
             tasks: list[asyncio.Future[None]] = [
@@ -179,6 +180,15 @@ async def _followed(site: Path, gateway: Gateway) -> None:
         with suppress(StorageError):  # it is looked at again
             newest = runs(site)[-1] if gateway.coordinator.finished else run
     log.info("run %s follows run %s", newest.name, run.name)
+
+
+def bound_to(host: str, port: int, *, encrypted: bool, insecure: bool) -> list[socket.socket]:
+    """Return the sockets of an address at which a gateway may listen: before it claims a folder, as that may fail.
+
+    Raises ConfigError (see `is_closed`), and InputError when the address cannot be had.
+    """
+    is_closed(host, encrypted=encrypted, insecure=insecure)
+    return asyncio.run(bind(host, port))
 
 
 def is_closed(host: str, *, encrypted: bool, insecure: bool) -> bool:

@@ -39,6 +39,7 @@ def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
             {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
             for k, name in sorted(roster.names.items())
         ],
+        "connections": gateway.listener and gateway.listener.connections,
         "certificate": certificate_of(gateway.certificate, time.time()),
         "refusals": dict(gateway.refusals + gateway.listener_refusals),
         "errors": dict(gateway.failures.counts),

@@ -33,6 +33,7 @@ log = logging.getLogger("edgemeta")
 BACKLOG = 1024  # connections the kernel holds until they are accepted: devices come back all at once
 AT_ONCE = 4  # connections accepted between two turns of those that are there: a flood leaves them time for their answer
 LEAVING = 32  # connections that have been cut and are not gone yet
+FULL_S = 0.01  # without accepting, when the reserve is full of who has just come
 PAUSE_S = 0.25  # without accepting, when the system has no descriptor or memory for it
 # Bytes in the kernel for each connection, which may double them: enough for 1 MB/s up and 2.5 MB/s down over a line
 # of 50 ms, and far more nearby. Left to itself the kernel gives a slow reader 2.5 MB and more.
@@ -55,6 +56,16 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         for listening in sockets:
             self._listen(listening)
+
+    @property
+    def roomy(self) -> bool:
+        """Whether a request may wait here for its answer: else its connection is wanted by others."""
+        return self._service.budget.roomy
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many there are, and how many there may be at most."""
+        return {"now": self._service.budget.taken, "most": self._service.limits.max_connections}
 
     async def close(self) -> None:
         """Stop listening, let answers under way finish for limits.close_grace_s, then cut what is left."""
@@ -80,6 +91,10 @@ class Listener:
     def _accept(self, listening: socket.socket) -> None:
         """Take in who calls. What cannot be accepted now is left in the kernel for a while: it is still there then."""
         for _ in range(AT_ONCE):
+            if self._service.budget.is_full(self._loop.time()):
+                self._loop.remove_reader(listening)
+                self._loop.call_later(FULL_S, self._listen, listening)
+                return
             try:
                 peer, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
@@ -108,7 +123,8 @@ class Listener:
         task.cancel()
         self.refusals[Fault.TOO_MANY_CONNECTIONS] += 1
         if self._service.logged.due("cut", self._loop.time()):
-            log.warning("more connections than there is room for, in all or of one peer: the oldest are cut")
+            most = self._service.limits.max_connections
+            log.warning("more connections than there is room for (%d in all), or of one peer: the oldest are cut", most)
 
     def _gone(self, peer: socket.socket, task: asyncio.Task[None]) -> None:
         """Clear up after a connection, also after one that was cut before its task had begun."""
