@@ -37,7 +37,7 @@ soak: $(VENV)/installed-dev
 	EDGEMETA_CUTS=all $(BIN)/pytest tests/test_power_cuts.py
 	EDGEMETA_KILLS=300 $(BIN)/pytest tests/test_kills.py
 	EDGEMETA_FUZZ=100000 $(BIN)/pytest tests/test_fuzz.py
-	PYTHONPATH=tests:. EDGEMETA_WORLD_S=1200 $(BIN)/python tests/world.py
+	PYTHONPATH=tests:. EDGEMETA_WORLD_S=2100 $(BIN)/python tests/world.py
 
 test-versions: $(OLDEST)/installed
 	$(OLDEST)/bin/pip list 2>/dev/null | grep -E '^(numpy|Pillow|click) '

@@ -23,11 +23,12 @@ def norm(vector: Vector | Encoded) -> float:
     """Return a vector's length, summed in float64, a block at a time; not finite where one of its numbers is not."""
     squares = 0.0
     wide = np.empty(min(vector.size, BLOCK), np.float64)  # used again: new memory takes longer than the sum
-    for start in range(0, vector.size, BLOCK):
-        part = vector[start : start + BLOCK]
-        block = wide[: part.size]
-        block[:] = part
-        squares += float(block @ block)
+    with np.errstate(invalid="ignore"):  # some kinds of NaN are warned of when they are converted
+        for start in range(0, vector.size, BLOCK):
+            part = vector[start : start + BLOCK]
+            block = wide[: part.size]
+            block[:] = part
+            squares += float(block @ block)
     return math.sqrt(squares)
 
 

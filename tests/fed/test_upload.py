@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edgemeta.errors import InputError
+from edgemeta.fed.clipping import norm
 from edgemeta.fed.upload import HEAD_BYTES, UPLOADS, decode, encode, most_bytes
 
 pytestmark = pytest.mark.board
@@ -51,3 +52,10 @@ def test_what_a_message_weighs_is_known_before(codec):
     sizes = {"theta": 1000, "count": 3}
     tensors = encode({name: np.ones(size, np.float32) for name, size in sizes.items()}, codec)
     assert most_bytes(sizes, codec) == HEAD_BYTES + sum(tensor.nbytes for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(("codec", "bits"), [("float32", np.uint32(0x7F800001)), ("float16", np.uint16(0x7C01))])
+def test_a_signalling_nan_has_no_finite_norm_and_no_warning(codec, bits):
+    tensors = {key: np.array(part) for key, part in encode({"theta": NUMBERS}, codec).items()}
+    tensors["theta"].view(bits.dtype)[2] = bits
+    assert not np.isfinite(norm(decode(tensors, {"theta": NUMBERS.size}, codec)["theta"]))
