@@ -158,7 +158,7 @@ class World:
         self.at(1.0, self.tick)
 
     def look(self) -> None:
-        """Have the judge look at what came of an event; what it reads is not the gateway's doing, and does not kill it."""
+        """Have the judge look at what came of an event; no kill falls into that, as it is not the gateway's doing."""
         assert self.gateway
         fuse, self.disk.at = self.disk.at, 0
         self.judge.look(self.gateway.coordinator)

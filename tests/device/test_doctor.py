@@ -49,7 +49,20 @@ def test_all_is_well(url, tmp_path):
     done = command_line("doctor", url, *data, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = {line.split()[1]: line for line in done.stdout.splitlines()}
-    checks = ["name", "connection", "TLS", "clock", "token", "protocol", "layout", "classes", "disk", "memory", "speed"]
+    checks = [
+        "name",
+        "connection",
+        "TLS",
+        "clock",
+        "token",
+        "protocol",
+        "run",
+        "layout",
+        "classes",
+        "disk",
+        "memory",
+        "speed",
+    ]
     assert list(lines) == checks
     assert all(line.startswith("ok ") for line in lines.values()), done.stdout
     assert "mlp of 80,810 parameters" in lines["layout"]  # 192 * 200 + 200, 200 * 200 + 200, 200 * 10 + 10
