@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 FOR_THE_RUN = 128  # descriptors: 32 threads with two files each, 32 peers that are being cut, and what is always open
-SAYING_S = 0.25  # for which one in the reserve stays, however many come: they wait in the kernel until then
+SAYING_S = 0.05  # for which one in the reserve stays, however many come: they wait in the kernel until then
 ROOMY = (3, 4)  # of all places, that may be taken by who waits: with more, who waits gives way
 RESERVED = 16  # of how many places one is kept for who comes when all others are taken
 
