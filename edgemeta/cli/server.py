@@ -49,6 +49,7 @@ def server(
 
     import asyncio
     import logging
+    import socket
 
     from edgemeta import api
     from edgemeta.cli.report import round_line
@@ -64,9 +65,7 @@ def server(
     log.setLevel(logging.INFO)
     give_back_large_blocks()
 
-    bound = bound_to(host, port, encrypted=encryption is not None, insecure=insecure)
-
-    async def serve() -> int:
+    async def serve(bound: list[socket.socket]) -> int:
         return await run_gateway(
             *(state, host, port),
             stopped=signalled(),
@@ -81,21 +80,22 @@ def server(
             on_round=lambda record, last_round: log.info("%s", round_line(record, last_round)),
         )
 
-    there, own_model = has_run(state), (runs(state) or [state])[0] / api.MODEL_FILE
-    asked, network, data = None, None, None
-    if config or assignments or not there:
-        asked, network, data = resolved(settings, None if there else init, own_model)
-    with opened(state):
-        if new:
-            log.info("%s is the site of a gateway from now on", state)
-        if asked and network and not there:
-            begin_run(state, asked, network, api.initial(network, asked.seed, init, asked.model.classes), data)
-        elif asked:
-            compare(state, asked, data, given(config, assignments))
-        if there and init:
-            log.warning("--init is for a run that begins: this one goes on from its own model")
-        del network
-        number = asyncio.run(serve())
+    with bound_to(host, port, encrypted=encryption is not None, insecure=insecure) as bound:
+        there, own_model = has_run(state), (runs(state) or [state])[0] / api.MODEL_FILE
+        asked, network, data = None, None, None
+        if config or assignments or not there:
+            asked, network, data = resolved(settings, None if there else init, own_model)
+        with opened(state):
+            if new:
+                log.info("%s is the site of a gateway from now on", state)
+            if asked and network and not there:
+                begin_run(state, asked, network, api.initial(network, asked.seed, init, asked.model.classes), data)
+            elif asked:
+                compare(state, asked, data, given(config, assignments))
+            if there and init:
+                log.warning("--init is for a run that begins: this one goes on from its own model")
+            del network
+            number = asyncio.run(serve(bound))
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     log.info("stopped: what was accepted is kept; run the same command to go on")

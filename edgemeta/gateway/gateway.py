@@ -90,6 +90,7 @@ class Gateway:
         if token is not None:
             await off_loop(self.tokens.use, name, token)
         async with self._turn():
+            await off_loop(self._follow_orders)  # one that was given just now may be about this name
             if hashed:
                 self._let_in(name, key, hashed)
             known, kept, over = len(self.roster.names), self.tokens.kept_numbers, self.coordinator.finished

@@ -7,8 +7,8 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -63,8 +63,8 @@ async def run_gateway(
     site: one that the caller has opened, with a run in it (`edgemeta.gateway.site`). on_listening gets the port,
     on_round a round's record and the last round's number. tls, insecure: see `is_closed`. renewal: where tls comes
     from, again when it is renewed. names: by which others find this gateway, beside its addresses, the host's own names
-    and `host`. bound: what `bound_to` returned, if that was asked before. Raises InputError when the
-    address cannot be had, ConfigError when the gateway would be open to a network, and StorageError.
+    and `host`. bound: what `bound_to` has, if that was asked before. Raises InputError when the address cannot be
+    had, ConfigError when the gateway would be open to a network, and StorageError.
     """
     tokens = Tokens(site / DEVICES_FILE, required=is_closed(host, encrypted=tls is not None, insecure=insecure))
     hosts = names_here(host, *names)
@@ -182,13 +182,19 @@ async def _followed(site: Path, gateway: Gateway) -> None:
     log.info("run %s follows run %s", newest.name, run.name)
 
 
-def bound_to(host: str, port: int, *, encrypted: bool, insecure: bool) -> list[socket.socket]:
-    """Return the sockets of an address at which a gateway may listen: before it claims a folder, as that may fail.
+@contextmanager
+def bound_to(host: str, port: int, *, encrypted: bool, insecure: bool) -> Iterator[list[socket.socket]]:
+    """Have the sockets of an address at which a gateway may listen: before it claims a folder, as that may fail.
 
     Raises ConfigError (see `is_closed`), and InputError when the address cannot be had.
     """
     is_closed(host, encrypted=encrypted, insecure=insecure)
-    return asyncio.run(bind(host, port))
+    sockets = asyncio.run(bind(host, port))
+    try:
+        yield sockets
+    finally:
+        for listening in sockets:
+            listening.close()
 
 
 def is_closed(host: str, *, encrypted: bool, insecure: bool) -> bool:
