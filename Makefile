@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 OLDEST_PYTHON ?= python3.11
 OLDEST := .venv-oldest
 
-.PHONY: world demo test fast lint format test-versions clean
+.PHONY: world demo test fast lint format test-versions soak clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgemeta demo
@@ -30,6 +30,14 @@ format: $(VENV)/installed-dev
 # A simulated gateway with honest and hostile devices; make world SEED=7 shows again what seed 7 found.
 world: $(VENV)/installed-dev
 	PYTHONPATH=tests:. $(BIN)/python tests/world.py $(SEED)
+
+# The long forms of what `make test` takes a sample of: docs/reliability.md says what each is. An hour or more.
+soak: $(VENV)/installed-dev
+	EDGEMETA_FAULTS=all $(BIN)/pytest tests/test_faults.py
+	EDGEMETA_CUTS=all $(BIN)/pytest tests/test_power_cuts.py
+	EDGEMETA_KILLS=300 $(BIN)/pytest tests/test_kills.py
+	EDGEMETA_FUZZ=100000 $(BIN)/pytest tests/test_fuzz.py
+	PYTHONPATH=tests:. EDGEMETA_WORLD_S=2100 $(BIN)/python tests/world.py
 
 test-versions: $(OLDEST)/installed
 	$(OLDEST)/bin/pip list 2>/dev/null | grep -E '^(numpy|Pillow|click) '

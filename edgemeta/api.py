@@ -1,10 +1,13 @@
 """What a script calls: functions that bring the rooms together with the clock and the file system."""
 
+import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgemeta.config import OWN, RunConfig, config_from, read_settings, to_dict
 from edgemeta.data import Split, check_apart, check_several, open_data
@@ -17,9 +20,12 @@ from edgemeta.fed.participants import Participant, divide, left_over, with_own_c
 from edgemeta.fed.plan import CUSTOM, network_of, resolve
 from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
-from edgemeta.meta import LEARNERS, load_model
+from edgemeta.meta import LEARNERS, TrainedModel, load_model
+from edgemeta.names import canonical, listed
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.heads import give_head
+
+log = logging.getLogger("edgemeta")
 
 MODEL_FILE = "model.safetensors"  # in a run directory
 Arrays = tuple[Any, Any]  # samples and labels
@@ -68,7 +74,11 @@ def start(
     prepared: Prepared, out: str | Path | None = None, init: str | Path | None = None, jobs: int = 1, **hooks: Any
 ) -> RunResult:
     """Run what `prepare` made ready; see `simulate`."""
-    theta = initial(prepared.network, prepared.config.seed, init)
+    begun = out is not None and Path(out, "progress.json").exists()
+    if begun and init is not None:
+        log.warning("%s holds a run that goes on: --init (init=) is for one that begins, and is not looked at", out)
+    names = prepared.config.model.names
+    theta = initial(prepared.network, prepared.config.seed, None if begun else init, names)
     with processes(jobs) as each:
         return run(
             *(prepared.config, prepared.network, prepared.participants),
@@ -210,8 +220,12 @@ def prepare_gateway(
     return resolved, model or network_of(resolved)
 
 
-def initial(network: Model, seed: int, init: str | Path | None) -> Vector:
-    """Return where a run starts: the parameters in a model file, or new ones; raises ConfigError on another layout."""
+def initial(network: Model, seed: int, init: str | Path | None, classes: tuple[str, ...] = ()) -> Vector:
+    """Return where a run starts: the parameters in a model file, or new ones; raises ConfigError on another layout.
+
+    classes: of the run; none where they have no common names. A class that the file's model knows keeps its part of the
+    last layer, wherever it stands in either list; the others begin, in order, with what is left over there.
+    """
     if init is None:
         return network.init(seed)
     start = load_model(init)
@@ -220,4 +234,28 @@ def initial(network: Model, seed: int, init: str | Path | None) -> Vector:
             f"{init} holds a model of layout {start.network.layout.fingerprint}, and this run's network has "
             f"{network.layout.fingerprint}: give a model of the same network, input shape and classes"
         )
-    return start.theta
+    if not classes or not network.classifies:
+        return start.theta
+    if [*map(canonical, classes)] == [*map(canonical, start.classes)]:
+        return start.theta
+    return _by_name(network, start, classes, init)
+
+
+def _by_name(network: Model, start: TrainedModel, classes: Sequence[str], init: str | Path) -> Vector:
+    """Return a model's parameters with the last layer's outputs in the order of other classes."""
+    known = {canonical(name): number for number, name in enumerate(start.classes)}
+    asked = [known.get(canonical(name)) for name in classes]
+    left = iter(sorted(set(range(len(known))) - {*asked}))
+    order = [next(left) if number is None else number for number in asked]
+    theta = np.array(start.theta)
+    views = network.layout.views(theta)
+    last = [*views][-1].rpartition(".")[0]
+    for name, view in views.items():
+        if name.rpartition(".")[0] == last and view.shape[-1] == len(order):
+            view[...] = view[..., order]
+    new = [name for name, number in zip(classes, asked, strict=True) if number is None]
+    log.warning(
+        "%s has its classes in another order, and they are taken by name%s",
+        *(init, f"; new to it: {listed(new)}" if new else ""),
+    )
+    return theta

@@ -25,12 +25,16 @@ class DataError(InputError):
     """Training or test data is missing, damaged, or not what the model expects."""
 
 
+class NoDataYet(DataError):
+    """There are no samples, or too few to set some aside: where data grows, more may come."""
+
+
 class ModelFileError(InputError):
     """A model file or tensor message is damaged, hostile, or of another layout."""
 
 
 class StorageError(InputError):
-    """A file could not be written where the user asked for it (full disk, a file in the way, no permission)."""
+    """A file could not be written or read: a full disk, a failing one, a file in the way, no permission."""
 
 
 class DivergedError(EdgemetaError):

@@ -10,14 +10,17 @@ import pytest
 import edgemeta
 
 ROOT = Path(edgemeta.__file__).parent
-GROUND = {"errors", "records", "names", "config", "storage", "logs"}
+GROUND = {"errors", "records", "names", "config", "disk", "reading", "storage", "folders", "logs"}
 CORE = GROUND | {"nn", "data", "meta", "fed"}
 BELOW = {  # room -> the rooms that it may use
     "errors": set(),
     "logs": {"names"},
     "jobs": set(),
     "records": {"errors"},
-    "storage": {"errors", "records"},
+    "disk": set(),
+    "reading": {"errors", "disk"},
+    "storage": {"errors", "records", "disk", "reading"},
+    "folders": {"errors", "reading"},
     "names": {"errors"},
     "config": {"errors", "records", "names"},
     "nn": GROUND,
@@ -29,7 +32,7 @@ BELOW = {  # room -> the rooms that it may use
     "gateway": CORE | {"http", "link"},  # the two wings know nothing of each other
     "device": CORE | {"link"},
     "api": CORE | {"jobs"},
-    "bench": CORE,
+    "bench": CORE | {"gateway", "device"},  # what measures both ends is no part of either
     "cli": CORE | {"gateway", "device", "link", "api", "jobs", "bench"},
 }
 OTHERS = {"data": {"PIL"}, "bench": {"torch"}, "cli": {"click"}}  # beside NumPy and the standard library

@@ -1,5 +1,7 @@
 """Files that are either old or new."""
 
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgemeta.errors import StorageError
-from edgemeta.storage import storing, write_atomic
+from edgemeta.storage import lock, storing, write_atomic
 
 pytestmark = pytest.mark.board
 
@@ -33,7 +35,7 @@ def test_who_has_the_old_file_open_keeps_it(tmp_path: Path) -> None:
 def test_the_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, fsync, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda descriptor: (calls.append("fsync"), fsync(descriptor)))
-    monkeypatch.setattr(os, "replace", lambda old, new: (calls.append("replace"), replace(old, new)))
+    monkeypatch.setattr(os, "replace", lambda *names, **folders: (calls.append("replace"), replace(*names, **folders)))
     write_atomic(tmp_path / "file", [b"new"])
     assert calls == ["fsync", "replace", "fsync"]  # the file, its name, the folder
 
@@ -89,3 +91,19 @@ def test_only_the_operating_systems_errors_are_turned() -> None:
         _ = 1 / 0
     with pytest.raises(StorageError, match="cannot write file: Permission denied"), storing(Path("file")):
         raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_as_such(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unable(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", unable)
+    with pytest.raises(StorageError, match=r"the file system of .* has no locks .*: give a folder on another"):
+        lock(tmp_path / "lock")
+    monkeypatch.undo()
+    held = lock(tmp_path / "lock")
+    assert held is not None
+    os.close(held)

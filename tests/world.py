@@ -22,6 +22,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from disks import Disk, Killed, in_place_of_the_system
 from gateways import NETWORK
 from inhabitants import HOSTILE, Ask, Inhabitant, Life, life
 from judge import Judge
@@ -38,10 +39,6 @@ from edgemeta.http.exchange import Body, FilePart
 from edgemeta.http.http1 import Data, EndOfMessage, Limits, Parser, ProtocolError, Request
 
 DEADLINE_S, TIMEOUT_S = 30.0, 10.0
-
-
-class Killed(BaseException):
-    """The gateway's process ends here."""
 
 
 class World:
@@ -86,7 +83,8 @@ class World:
         self.judge = Judge(folder / "run", self.config.server.clip, least, self.momentum, own)
         self.heap: list[tuple[float, int, Callable[[], Awaitable[None]]]] = []
         self.order, self.events, self.kills, self.deadlines, self.away_s = itertools.count(), 0, 0, 0, 0.0
-        self.fuse: int | None = None
+        self.disk = Disk(fault="kill")
+        self.disk.actor = "gateway"
         self.lives: dict[str, Life] = {}
         self.waiting: dict[str, int] = {}
         self.away: dict[str, float] = {}
@@ -133,24 +131,19 @@ class World:
 
     async def light_fuse(self) -> None:
         """Have the gateway killed after so many more operations on files."""
-        self.fuse = int(self.rng.integers(0, 30))
+        self.disk.at = len(self.disk.names) + int(self.rng.integers(1, 200))
         self.at(float(self.rng.exponential(60)), self.light_fuse)
 
-    def burn(self) -> None:
-        """Count an operation on a file."""
-        if self.fuse is not None and self.gateway:
-            self.fuse -= 1
-            if self.fuse < 0:
-                self.fuse = None
-                raise Killed
-
     def killed(self) -> None:
-        self.kills += 1
-        self.close()
+        self.kills, self.gateway = self.kills + 1, None
+        self.disk.bury()
         self.at(float(self.rng.uniform(0, 20)), self.reopen)
 
     async def reopen(self) -> None:
-        self.open()
+        try:
+            self.open()
+        except Killed:
+            self.killed()
 
     async def tick(self) -> None:
         """What `Gateway.watch` does each second."""
@@ -165,9 +158,11 @@ class World:
         self.at(1.0, self.tick)
 
     def look(self) -> None:
-        """Have the judge look at what came of an event."""
+        """Have the judge look at what came of an event; no kill falls into that, as it is not the gateway's doing."""
         assert self.gateway
+        fuse, self.disk.at = self.disk.at, 0
         self.judge.look(self.gateway.coordinator)
+        self.disk.at = fuse
         honest = {device.disk.get("number") for device in self.devices if device.kind == "honest"}
         held = self.gateway.coordinator.standing.held & honest
         assert not held, f"honest devices are held: {held}"
@@ -265,13 +260,6 @@ async def at_once(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def simulated(world: World) -> Iterator[None]:
     """Let the gateway have the world's clock and disk instead of the machine's."""
     clock = SimpleNamespace(monotonic=lambda: world.now, time=lambda: world.now)
-    rename = os.replace
-
-    def replace(source: Any, target: Any) -> None:
-        world.burn()
-        rename(source, target)
-        world.burn()
-
     logging.disable()
     try:
         with (
@@ -279,8 +267,7 @@ def simulated(world: World) -> Iterator[None]:
             patch("edgemeta.gateway.routes.time", clock),
             patch("edgemeta.gateway.gateway.off_loop", at_once),
             patch("edgemeta.http.exchange.off_loop", at_once),
-            patch("os.replace", replace),
-            patch("os.fsync", lambda _: world.burn()),
+            in_place_of_the_system(world.disk),
         ):
             yield
     finally:
@@ -301,7 +288,7 @@ def inhabit(seed: int, **settings: Any) -> World:
 
 
 def main() -> None:
-    """Run the world of the seed that was given, or those of many seeds for a minute and more."""
+    """Run the world of the seed that was given, or those of many seeds for EDGEMETA_WORLD_S seconds (60)."""
     seeds = [int(sys.argv[1])] if sys.argv[1:] else itertools.count()
     began, worlds, rounds, events, kills = time.monotonic(), 0, 0, 0, 0
     for seed in seeds:
@@ -312,7 +299,7 @@ def main() -> None:
             events + world.events,
             kills + world.kills,
         )
-        if (spent := time.monotonic() - began) > 60:
+        if (spent := time.monotonic() - began) > float(os.environ.get("EDGEMETA_WORLD_S", "60")):
             break
     spent = time.monotonic() - began
     print(f"{worlds} worlds, {rounds} rounds closed, {events} events, {kills} kills in {spent:.0f} s")

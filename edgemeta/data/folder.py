@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgemeta.data.dataset import Array, Dataset, Indices, Split, Unused, every, split_by_content, told
 from edgemeta.data.pictures import check_picture, read_picture
 from edgemeta.data.places import UNREADABLE, Place, left_out, look
-from edgemeta.errors import DataError
+from edgemeta.errors import DataError, NoDataYet
 from edgemeta.names import class_name, shown
 
 logger = logging.getLogger("edgemeta")
@@ -56,6 +56,8 @@ def open_all(root: Path, shape: tuple[int, int, int]) -> Dataset:
     for place in places:
         for name, paths in _pictures(place, root, unused, bad).items():
             found.setdefault(name, []).extend(paths)
+    if bad:
+        logger.warning("%s: skipped %s", root, _listed(bad, "no readable picture"))
     return _dataset(places[0], found, tuple(sorted(found)), shape)
 
 
@@ -68,7 +70,7 @@ def training_folder(root: Path) -> Path:
 def _dataset(place: Place, pictures: Pictures, classes: tuple[str, ...], shape: tuple[int, int, int]) -> Dataset:
     paths = [path for name in classes for path in pictures.get(name, ())]
     if not paths:
-        raise DataError(
+        raise NoDataYet(
             f"{place.path} has no readable pictures in its class folders ({', '.join(classes)}): expected "
             "CLASS/PICTURE; where the classes are one level down, give one of those folders"
         )
@@ -114,7 +116,7 @@ def _places(root: Path) -> tuple[list[Place], list[Unused]]:
                 "add the training pictures, or give the folder of the classes"
             )
         if not top.folders:
-            raise _no_classes(root)
+            raise _no_classes(root, DataError if top.files else NoDataYet)
         return [top], left_out(top, top.folders, "in no class folder")  # a side of plain pictures is a class: "valid"
     used = []
     for found in (train, test or [name for name in val if sides[name].folders]):
@@ -123,7 +125,7 @@ def _places(root: Path) -> tuple[list[Place], list[Unused]]:
         used += found
     for name in used:
         if not sides[name].folders:
-            raise _no_classes(root / name)
+            raise _no_classes(root / name, DataError)
     beside = "beside " + " and ".join(f"{name}/" for name in used)
     return [sides[name] for name in used], left_out(top, used, beside)
 
@@ -133,8 +135,8 @@ def _holds_classes(place: Place) -> bool:
     return bool(place.folders) and not any(_fault(place, name) is None for name in place.files)
 
 
-def _no_classes(place: Path) -> DataError:
-    return DataError(
+def _no_classes(place: Path, kind: type[DataError]) -> DataError:
+    return kind(
         f"{place} has no class folders: expected pictures as CLASS/PICTURE in it or in its train/ and test/, "
         "CIFAR binary files, or IDX files"
     )

@@ -5,7 +5,6 @@ received in blocks, and a file is whole or absent.
 """
 
 import json
-import os
 import ssl
 import time
 from collections.abc import Iterator
@@ -13,13 +12,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-from edgemeta.errors import ConfigError, EdgemetaError, StorageError
-from edgemeta.link.address import gateway_address
-from edgemeta.link.protocol import SECONDS_LEFT
+from edgemeta.errors import ConfigError, EdgemetaError
+from edgemeta.link.address import gateway_address, without_zone
+from edgemeta.link.protocol import NUMBER, SECONDS_LEFT
 from edgemeta.link.trust import clock_is_behind, device_context, explained
 from edgemeta.names import MOST_SAID, shown
+from edgemeta.reading import Reader
 from edgemeta.storage import write_atomic
 
 CONNECT_S = 10.0  # a gateway on the same network answers at once or not at all
@@ -73,12 +73,13 @@ class Answer:
 class Gateway:
     """The gateway at a URL. trust: the PEM certificates that it is trusted by, and no others, where the URL is https://.
 
-    upload_kb_s: the most that a file is sent at, in 1,000 bytes a second. Raises ConfigError when that is no URL of
-    one, or the certificates are none.
+    upload_kb_s: the most that a file is sent at, in 1,000 bytes a second. number: what this device drew when it
+    started, by which a gateway notices two boards that have one card. Raises ConfigError when that is no URL of one, or
+    the certificates are none.
     """
 
-    def __init__(self, url: str, trust: str = "", upload_kb_s: float | None = None) -> None:
-        self._upload_kb_s = upload_kb_s
+    def __init__(self, url: str, trust: str = "", upload_kb_s: float | None = None, number: str = "") -> None:
+        self.url, self._upload_kb_s, self._number = url, upload_kb_s, {NUMBER: number} if number else {}
         encrypted, host, port, self._prefix = gateway_address(url)
         if encrypted and not trust:
             raise ConfigError(
@@ -87,7 +88,7 @@ class Gateway:
             )
         self._host = host
         self._connection = (
-            HTTPSConnection(host, port, timeout=CONNECT_S, blocksize=BLOCK, context=device_context(trust))
+            _Secure(host, port, timeout=CONNECT_S, blocksize=BLOCK, context=device_context(trust))
             if encrypted
             else HTTPConnection(host, port, timeout=CONNECT_S, blocksize=BLOCK)
         )
@@ -129,21 +130,26 @@ class Gateway:
         self, method: str, path: str, session: str, body: bytes | Path, wait_s: float, *, again: bool
     ) -> HTTPResponse:
         connection = self._connection
-        headers = {"Authorization": f"Bearer {session}"} if session else {}
+        headers = self._number | ({"Authorization": f"Bearer {session}"} if session else {})
+        if "%" in self._host:  # the zone of an address is this machine's own affair
+            headers["Host"] = f"[{without_zone(self._host)}]:{connection.port}"
         with ExitStack() as files:
-            content: bytes | BinaryIO | None = body or None if isinstance(body, bytes) else _opened(body, files)
+            content: bytes | Reader | None = (
+                body or None if isinstance(body, bytes) else files.enter_context(Reader(body))
+            )
             if content is not None:
-                size = len(content) if isinstance(content, bytes) else os.fstat(content.fileno()).st_size
+                size = len(content) if isinstance(content, bytes) else content.status().st_size
                 kind = "application/json" if isinstance(content, bytes) else "application/octet-stream"
                 headers |= {"Content-Length": str(size), "Content-Type": kind}
-            if self._upload_kb_s and not isinstance(content, bytes | None):
-                content = cast(BinaryIO, _Paced(content, 1000 * self._upload_kb_s))
+            paced: Any = content
+            if self._upload_kb_s and isinstance(content, Reader):
+                paced = _Paced(content, 1000 * self._upload_kb_s)
             try:
                 if connection.sock is None:
                     connection.connect()
                 connection.sock.settimeout(SILENCE_S + wait_s)
                 try:
-                    connection.request(method, self._prefix + path, content, headers)
+                    connection.request(method, self._prefix + path, paced, headers)
                 except (BrokenPipeError, ConnectionResetError):
                     if again:
                         raise
@@ -172,10 +178,22 @@ class Gateway:
         return Answer(status, b"".join(_blocks(response, MAX_ANSWER_BYTES)), retry_after_s, seconds_left)
 
 
+class _Secure(HTTPSConnection):
+    """A connection that checks the certificate against the host without a zone."""
+
+    def __init__(self, *place: Any, context: ssl.SSLContext, **how: Any) -> None:
+        super().__init__(*place, context=context, **how)
+        self._trust = context
+
+    def connect(self) -> None:
+        HTTPConnection.connect(self)
+        self.sock = self._trust.wrap_socket(self.sock, server_hostname=without_zone(self.host))
+
+
 class _Paced:
     """A file that is read no faster than so many bytes a second."""
 
-    def __init__(self, file: BinaryIO, bytes_s: float) -> None:
+    def __init__(self, file: Reader, bytes_s: float) -> None:
         self._file, self._bytes_s = file, bytes_s
 
     def read(self, size: int) -> bytes:
@@ -202,13 +220,6 @@ def _blocks(response: HTTPResponse, max_bytes: int) -> Iterator[bytes]:
         raise Away(_said(error)) from error
     if response.length:
         raise Away(f"the connection broke {response.length} bytes before the end of an answer")
-
-
-def _opened(path: Path, files: ExitStack) -> BinaryIO:
-    try:
-        return files.enter_context(open(path, "rb"))
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}; give a state folder that can be read") from error
 
 
 def _said(error: Exception) -> str:

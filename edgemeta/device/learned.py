@@ -5,6 +5,7 @@ training sample of later rounds, and never one that is scored.
 """
 
 import hashlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemeta.data.dataset import reading
+from edgemeta import disk
 from edgemeta.data.folder import TAUGHT, open_all, training_folder
 from edgemeta.data.pictures import as_png, check_picture, read_picture
 from edgemeta.device.joined import Joined
 from edgemeta.device.own import LEARNED, USUAL, Source
-from edgemeta.device.personal import in_use, newest
+from edgemeta.device.personal import InUse, newest
 from edgemeta.device.state import DeviceState
 from edgemeta.device.tasks import Tasks
-from edgemeta.errors import DataError
+from edgemeta.errors import DataError, InputError, NoDataYet
 from edgemeta.meta import Samples, TrainedModel, owned
 from edgemeta.meta.adaptations import features, with_prototypes
 from edgemeta.names import class_name
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.given import samples_of
-from edgemeta.storage import storing, sync_folder, write_atomic
+from edgemeta.reading import exists, followed, names, read_file
+from edgemeta.storage import storing, write_atomic
 
 MOST_PICTURES = 10_000  # that are kept there: some 50 MB of small ones
 MOST_NAME_BYTES = 200  # of a folder's name; file systems take 255
@@ -55,25 +57,29 @@ class Learning:
     _state: DeviceState
     _tasks: Tasks
     _run: Joined | None
-    _personal: TrainedModel | None = None
+    _in_use: InUse
+    _turn: threading.RLock  # one call at a time, but for those that only look
+    _closed: bool
     _held: Held | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes that `predict` tells apart, in the order of its answer; none before there is a model of them."""
-        self._personal = self._personal or in_use(self._state, self._run)
-        return self._personal.classes if self._personal else ()
+        self._check_open()
+        model = self._in_use.model(self._run)
+        return model.classes if model else ()
 
     def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """Return probabilities (classes,) of one image (H, W, C), or (B, classes) of a batch; needs no gateway.
 
         With the personalised model; before there is one, with the newest global model that has come. Raises DataError
-        when none has come yet, and for an image of another shape, or whose values are neither bytes nor from 0 to 1.
+        when none has come yet, for another shape, and for values neither of bytes nor from 0 to 1; StorageError.
         """
-        self._personal = self._personal or in_use(self._state, self._run)
-        if self._personal is None:
+        self._check_open()
+        personal = self._in_use.model(self._run)
+        if personal is None:
             raise DataError("no model has come from the gateway yet: call step() until a task has come")
-        probabilities, shape = self._personal.predict(image), self._personal.network.input_shape
+        probabilities, shape = personal.predict(image), personal.network.input_shape
         return probabilities[0] if np.shape(image) in (shape, shape[:2]) else probabilities
 
     def learn(self, image: NDArray[Any] | str | Path, label: str) -> None:
@@ -84,29 +90,37 @@ class Learning:
         later. Raises DataError for what is no picture, a label that is no name, a run whose classes have common names,
         and data that is no folder; StorageError when it cannot be written.
         """
-        check_teachable(self._run)
-        path = keep(folder_of(self._tasks.source, self._state.path), image, label)
-        self._tasks.release()
-        if self._held is None or path is None:
-            self._look()
-        else:
-            x = read_picture(path, picture_shape(self._held.network))[np.newaxis]
-            z = self._held.network.forward(self._held.theta, x)
-            self._held.z = np.concatenate([self._held.z, z])
-            self._held.labels.append(folder_name(label))
-            self._personal = use(self._held, self._state)
+        with self._turn:
+            self._check_open()
+            check_teachable(self._run)
+            path = keep(folder_of(self._tasks.source, self._state.path), image, label)
+            self._tasks.release()
+            if self._held is None or path is None:
+                self._hold()
+            else:
+                x = read_picture(path, picture_shape(self._held.network))[np.newaxis]
+                z = self._held.network.forward(self._held.theta, x)
+                self._held.z = np.concatenate([self._held.z, z])
+                self._held.labels.append(folder_name(label))
+                self._in_use.renew(use(self._held, self._state))
 
     def forget(self, label: str) -> None:
         """Remove what was taught under a label, which may be the last one; raises DataError where there is nothing."""
-        remove(folder_of(self._tasks.source, self._state.path), label)
-        self._tasks.release()
-        self._look()
+        with self._turn:
+            self._check_open()
+            remove(folder_of(self._tasks.source, self._state.path), label)
+            self._tasks.release()
+            self._hold()
 
-    def _look(self) -> None:
+    def _hold(self) -> None:
         """Make the model anew of all that the device holds, where there is an embedding to make it with."""
         self._held = held_by(self._state, self._run, self._tasks.source)
         if self._held:
-            self._personal = use(self._held, self._state)
+            self._in_use.renew(use(self._held, self._state))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("this Device was closed: make a new one")
 
 
 def check_teachable(run: Joined | None) -> None:
@@ -129,7 +143,7 @@ def use(held: Held, state: DeviceState) -> TrainedModel | None:
     """Make what is held the model for use, on disk too; where nothing is, there is none."""
     if not held.labels:
         with storing(state.personal):
-            state.personal.unlink(missing_ok=True)
+            disk.remove(state.personal)
         return None
     model = held.model()
     model.save(state.personal)
@@ -139,9 +153,13 @@ def use(held: Held, state: DeviceState) -> TrainedModel | None:
 def held_in(root: Path, network: Model, theta: Vector, number: int) -> Held:
     """Return what all pictures of a folder come to, one forward pass each; raises DataError for another folder."""
     shape = picture_shape(network)
-    if not any(path.is_file() for path in root.rglob("*")):  # there is no such folder yet, or all is forgotten
-        return Held(network, theta, number, np.empty((0, network.outputs), np.float32), [])
-    everything = open_all(root, shape)
+    nothing = Held(network, theta, number, np.empty((0, network.outputs), np.float32), [])
+    if not exists(root):
+        return nothing
+    try:
+        everything = open_all(root, shape)
+    except NoDataYet:  # all is forgotten
+        return nothing
     x, y = everything.load()
     z = features(network, theta, Samples(x, y))
     return Held(network, theta, number, z, [everything.classes[k] for k in y.tolist()])
@@ -163,7 +181,7 @@ def folder_of(source: Source | None, state: Path, *, training: bool = True) -> P
         raise DataError(
             "what is taught is a picture in a folder: give this device a folder of pictures as its data, or none"
         )
-    return training_folder(root) if training and root.is_dir() else root
+    return training_folder(root) if training and exists(root) else root
 
 
 def folder_name(label: str) -> str:
@@ -181,34 +199,38 @@ def keep(folder: Path, image: NDArray[Any] | str | Path, label: str) -> Path | N
     """Write a picture below a folder, durably, under its label, and return its path; None where it is there already."""
     name, content = folder_name(label), _content(image)
     path = folder / name / f"{TAUGHT}{hashlib.sha256(content).hexdigest()[:24]}"
-    if path.exists():
+    if exists(path):
         return None
-    if folder.name == LEARNED and sum(1 for _ in folder.glob("*/*")) >= MOST_PICTURES:
+    if folder.name == LEARNED and sum(len(names(folder / label)) for label in _labels(folder)) >= MOST_PICTURES:
         raise DataError(
             f"{MOST_PICTURES} pictures are kept already: forget some, or give this device a folder as its data"
         )
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(folder, named=True)
+        disk.make_folder(path.parent)
     write_atomic(path, [content])
-    sync_folder(folder)
     return path
 
 
 def remove(folder: Path, label: str) -> None:
     """Remove the pictures that were taught under a label; raises DataError where there are none, or others too."""
     place = folder / folder_name(label)
-    taught = sorted(place.glob(f"{TAUGHT}*"))
-    others = [path for path in place.glob("*") if path not in taught]
-    if not taught or others:
+    there = names(place) if exists(place) else []
+    others = [name for name in there if not name.startswith(TAUGHT)]
+    if not there or others:
         what = (
             f"{len(others)} pictures in {place} were not taught: remove them there" if others else "it was not taught"
         )
         raise DataError(f"cannot forget '{label}': {what}")
     with storing(place):
-        for path in taught:
-            path.unlink()
-        place.rmdir()
-        sync_folder(folder)
+        for name in there:
+            disk.remove(place / name)
+        disk.remove_folder(place)
+        disk.sync_folder(folder)
+
+
+def _labels(folder: Path) -> list[str]:
+    return names(folder) if exists(folder) else []
 
 
 def _content(image: NDArray[Any] | str | Path) -> bytes:
@@ -216,8 +238,10 @@ def _content(image: NDArray[Any] | str | Path) -> bytes:
     if isinstance(image, str | Path):
         check_picture(image)
         read_picture(image, (8, 8, 3))  # all of it
-        with reading(Path(image)):
-            return Path(image).read_bytes()
+        content = read_file(followed(image))
+        if content is None:
+            raise DataError(f"{image} is gone")
+        return content
     x = np.asarray(image)
     x = samples_of(x[np.newaxis, ..., np.newaxis] if x.ndim == 2 else x[np.newaxis], name="image")
     if x.ndim != 4 or x.shape[3] not in (1, 3):
@@ -238,5 +262,5 @@ def _root(source: Source) -> Path | None:
     """Return the folder that a device's data is, or will be when there is something in it; None for other data."""
     if not isinstance(source, str | Path) or str(source).partition(":")[0] == USUAL:
         return None
-    root = Path(source).expanduser()
-    return root if root.is_dir() or not root.exists() else None
+    root = followed(Path(source).expanduser())
+    return root if root.is_dir() or not exists(root) else None

@@ -1,6 +1,7 @@
 """The model that a device uses itself: the newest global one that it has, adapted to its own data."""
 
 import logging
+import threading
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,30 @@ def personalise(
     owned(own, part.train_set.classes, number).save(state.personal)
 
 
-def in_use(state: DeviceState, run: Joined | None) -> TrainedModel | None:
-    """Return the model to predict with: the personalised one, before there is one the newest global one, or None."""
+class InUse:
+    """The model to predict with, read when it is first asked for; any thread may ask while another one renews it."""
+
+    def __init__(self, state: DeviceState) -> None:
+        self._state, self._renewed, self._lock = state, 0, threading.Lock()
+        self._model: TrainedModel | None = None
+
+    def renew(self, model: TrainedModel | None = None) -> None:
+        """Take a newer one, or have it read the next time that somebody asks."""
+        with self._lock:
+            self._renewed, self._model = self._renewed + 1, model
+
+    def model(self, run: Joined | None) -> TrainedModel | None:
+        """Return the personalised model, before there is one the newest global one, or None; raises StorageError."""
+        model, renewed = self._model, self._renewed
+        if model is None:
+            model = _in_use(self._state, run)
+            with self._lock:
+                if renewed == self._renewed:
+                    self._model = model
+        return model
+
+
+def _in_use(state: DeviceState, run: Joined | None) -> TrainedModel | None:
     try:
         return load_model(state.personal)
     except ModelFileError:

@@ -8,25 +8,30 @@
     last.safetensors        the task done last: it holds the newest global model that this device has seen
     model.safetensors       the latest global model, where it was asked for
     personal.safetensors    the model adapted to this device
+    learned/LABEL/          pictures that it was taught, where it was given no data of its own
+    *.damaged               what was found damaged, as it was
 
 Every file is replaced by a rename. A result without its task is left over from a kill after the gateway had answered.
+What cannot be read is not taken for absent or damaged: that is a StorageError, and the same is tried again.
 """
 
-import fcntl
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgemeta.errors import InputError, StorageError
+from edgemeta import disk
+from edgemeta.errors import ModelFileError, StorageError
 from edgemeta.fed.messages import Work
+from edgemeta.fed.private import private_files
+from edgemeta.folders import check_device
 from edgemeta.meta import LocalState
 from edgemeta.nn.files import encode_tensors, read_tensors
-from edgemeta.storage import Damaged, read_kept, storing, write_atomic, write_kept
+from edgemeta.reading import exists
+from edgemeta.storage import Damaged, held_here, lock, read_kept, set_aside, storing, write_atomic, write_kept
 
 log = logging.getLogger("edgemeta")
 
@@ -55,31 +60,41 @@ class Identity:
 
 
 class DeviceState:
-    """A state directory, locked for one process; `close` lets it go. Raises StorageError."""
+    """A state directory, locked for one process; `close` lets it go. Raises StorageError, ConfigError for another's."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_device(path)
         with storing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(path / "lock", "wb")  # noqa: SIM115 - held open for as long as the device
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.close()
+            disk.make_folder(path, named=True)
+        held = lock(path / "lock")
+        if held is None and held_here(path / "lock"):
+            raise StorageError(
+                f"this process has the state folder {path} open: close() the Device that has it, or give this one a "
+                "folder of its own"
+            )
+        if held is None:
             raise StorageError(
                 f"another process uses the state folder {path}: stop it, or give this device a folder of its own"
-            ) from None
+            )
+        self._lock = held
         self.work, self.local = path / "work.safetensors", path / "local.safetensors"
         self.update, self.scores = path / "update.safetensors", path / "scores.json"
         self.last, self.model = path / "last.safetensors", path / "model.safetensors"
         self.personal = path / "personal.safetensors"
         self._identity = path / "device.json"
-        if not self.work.exists():
-            self._forget_results()
+        try:
+            if not exists(self.work):
+                self._forget_results()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let another process use the directory."""
-        self._lock.close()
+        if self._lock >= 0:
+            disk.system.close(self._lock)
+            self._lock = -1
 
     def identity(self) -> Identity:
         """Return what was saved of who this device is; nobody yet in a new directory.
@@ -93,8 +108,7 @@ class DeviceState:
             )
         except Damaged as error:
             log.error("%s", error)
-            with storing(self._identity):
-                os.replace(self._identity, self._identity.with_suffix(".json.damaged"))
+            set_aside(self._identity)
             return Identity()
 
     def save_identity(self, identity: Identity) -> None:
@@ -102,43 +116,44 @@ class DeviceState:
         write_kept(self._identity, identity, FORMAT, private=True)
 
     def load_local(self, work: Work) -> LocalState | None:
-        """Return where the local steps of a task are, or None when none are kept that can be used."""
+        """Return where the local steps of a task are, or None when none are kept; damaged ones are set aside."""
+        if not exists(self.local):
+            return None
         try:
             tensors, metadata = read_tensors(self.local)
-            if metadata.get("work") != _mark(work):
-                return None
-            return LocalState.from_tensors(tensors)
-        except (InputError, KeyError, ValueError):
+            return LocalState.from_tensors(tensors) if metadata.get("work") == _mark(work) else None
+        except (ModelFileError, KeyError, ValueError) as error:
+            log.warning("the local steps are lost, %s: %r", set_aside(self.local), error)
             return None
 
     def save_local(self, work: Work, local: LocalState) -> None:
         """Keep where the local steps of a task are."""
         tensors = {name: np.asarray(array) for name, array in local.tensors().items()}
-        write_atomic(self.local, encode_tensors(tensors, {"work": _mark(work)}))
+        write_atomic(self.local, encode_tensors(tensors, {"work": _mark(work)}), private=True)
 
     def task_done(self) -> None:
         """Make the task the last one, and drop what came of it: the gateway has it, or does not want it."""
         with storing(self.last):
-            os.replace(self.work, self.last)
+            disk.rename(self.work, self.last)
         self._forget_results()
 
     def forget_run(self) -> None:
         """Drop all that belongs to a run but the models for use, which stay until there are better ones."""
         with storing(self.path):
-            for path in (self.work, self.last, self.model, *self.path.glob("private-*.safetensors")):
-                path.unlink(missing_ok=True)
+            for path in (self.work, self.last, self.model, *(self.path / name for name in private_files(self.path))):
+                disk.remove(path)
         self._forget_results()
 
     def forget_task(self) -> None:
         """Drop a task that cannot be done."""
         with storing(self.work):
-            self.work.unlink(missing_ok=True)
+            disk.remove(self.work)
         self._forget_results()
 
     def _forget_results(self) -> None:
         with storing(self.path):
             for path in (self.update, self.scores, self.local):
-                path.unlink(missing_ok=True)
+                disk.remove(path)
 
 
 def _mark(work: Work) -> str:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +16,16 @@ from edgemeta.device.own import LEARNED, Source, own_part
 from edgemeta.device.state import DeviceState
 from edgemeta.errors import DataError, ModelFileError, StorageError
 from edgemeta.fed.client import finish, local_steps
+from edgemeta.fed.description import Description
 from edgemeta.fed.messages import Work, encode_evaluation, encode_update, read_work
 from edgemeta.fed.participants import Participant
-from edgemeta.fed.private import load_private, save_private
+from edgemeta.fed.private import load_private, private_path, save_private
+from edgemeta.fed.progress import Stage
 from edgemeta.meta import LocalState, begin, evaluate, steps_in
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Vector
-from edgemeta.storage import write_atomic
+from edgemeta.reading import exists
+from edgemeta.storage import set_aside, write_atomic
 
 log = logging.getLogger("edgemeta")
 
@@ -51,6 +55,7 @@ class Tasks:
         # A process that ends after each call of `step` must get on; one that calls it in a loop may write less often.
         self._saved, self._save_at = False, 0.0
         self.training = False  # is a local step at work now, which would be lost if it were cut off?
+        self._updated: int | None = None  # the round of the last update that this process has delivered
         self._task: Task | None = None
         self._local: LocalState | None = None
         self._part: Participant | None = None
@@ -64,33 +69,50 @@ class Tasks:
         return self._source
 
     def current(self, run: Joined) -> Task | None:
-        """Return the task to do; one that cannot be used is dropped, with a warning."""
-        if self._task is None and self._state.work.exists():
+        """Return the task to do; one that is damaged is set aside, and one of another run is dropped."""
+        if self._task is None and exists(self._state.work):
             try:
                 work, vectors = read_work(self._state.work, run.network)
-                if (work.participant, work.seed) != (run.participant, run.run.seed):
-                    raise ModelFileError(f"the task is for participant {work.participant} of another run")
-                if not all(np.isfinite(vector).all() for vector in vectors.values()):
-                    raise ModelFileError("the task's parameters are not all finite")
-                self._task = Task(work, {name: np.asarray(vector) for name, vector in vectors.items()})
             except ModelFileError as error:
-                log.warning("%s: dropped", error)
+                log.warning("%s: it is kept as %s", error, set_aside(self._state.work).name)
                 self.drop()
+                return None
+            if (work.participant, work.seed) != (run.participant, run.run.seed):
+                log.warning("a task for participant %d of another run is dropped", work.participant)
+                self.drop()
+            elif not all(np.isfinite(vector).all() for vector in vectors.values()):
+                log.warning("a task is dropped, as its parameters are not all finite")
+                self.drop()
+            else:
+                self._task = Task(work, vectors)
         return self._task
 
     def data(self, run: Joined) -> Participant:
         """Return this device's data; what was read of it is kept until `release`."""
         if self._loaded is None:
             if self._partition_id is None:
-                self._loaded = self._own(run, run.participant, cut=False)
+                self._loaded = self._own(run.run, run.participant, cut=False)
             else:  # what a part of a data set is does not change: its labels are kept, its samples are not
-                self._part = self._part or self._own(run, self._partition_id, cut=True)
+                self._part = self._part or self._own(run.run, self._partition_id, cut=True)
                 self._loaded = replace(self._part)
         return self._loaded
 
-    def check_memory(self, run: Joined) -> None:
-        """Raise NoMemory when not even a step on one sample of this network fits."""
+    def check(self, run: Description) -> None:
+        """Raise NoMemory when not even a step on one sample of a run's network fits, DataError when the data does not.
+
+        Only labels are read, and nothing of the network's size is made.
+        """
         self._guard.check(run.network, 1, 1)
+        part = self._partition_id
+        if part is None:
+            self._own(run, 0, cut=False)
+        elif part < run.data.participants:  # else the gateway says why there is no such part
+            self._part = self._own(run, part, cut=True)
+
+    @property
+    def grows(self) -> bool:
+        """Whether the data is of a kind that may grow."""
+        return callable(self._source) or (isinstance(self._source, str | Path) and Path(self._source).is_dir())
 
     def ends_in(self, seconds: float | None) -> None:
         """Take note of how long the gateway waits for the task that has come; None: it does not say."""
@@ -134,7 +156,7 @@ class Tasks:
             self.training = False
         update = finish(work.recipe, vectors, local, data.size)
         save_private(state.path, work.round, work.counted, update.private)
-        write_atomic(state.update, encode_update(update, work.round, work.layout, work.recipe.upload))
+        write_atomic(state.update, encode_update(update, work.round, work.layout, work.recipe.upload), private=True)
         self._local = None
         if self._partition_id is None:
             self.release()  # a folder is looked at again for the next task, as it may have grown
@@ -164,15 +186,25 @@ class Tasks:
             )
         finally:
             run.network.release()
-        write_atomic(self._state.scores, [encode_evaluation(scores)])
+        write_atomic(self._state.scores, [encode_evaluation(scores)], private=True)
         shown = "accuracy" if "accuracy" in scores["after"] else "loss"
         before = f"{shown} {scores['before'][shown]:.3f}, adapted" if scores["before"] else f"adapted, {shown}"
         return Done(Kind.EVALUATED, f"round {work.round}: {before} {scores['after'][shown]:.3f}")
 
-    def done(self) -> None:
-        """Put the task aside: its result is delivered, or not wanted."""
+    def done(self, every: int, last_round: int | None) -> bool:
+        """Put the task aside, as its result is delivered; return whether its round asks for nothing more.
+
+        every: so many rounds an update is followed by an evaluation; an evaluation that follows no update of this
+        process ends no round.
+        """
+        assert self._task is not None
+        work = self._task.work
+        train, number = work.kind is Stage.TRAIN, work.round
+        ends = not (number % every == 0 or number == last_round) if train else number == self._updated
+        self._updated = number if train else self._updated
         self._task = self._local = None
         self._state.task_done()
+        return ends
 
     def drop(self) -> None:
         """Forget the task and what was done of it."""
@@ -193,10 +225,10 @@ class Tasks:
             log.warning("the last local steps are lost: %s", error)
         self._task = self._local = self._loaded = None
 
-    def _own(self, run: Joined, number: int, *, cut: bool) -> Participant:
-        of, shape = run.run, run.network.input_shape
+    def _own(self, of: Description, number: int, *, cut: bool) -> Participant:
+        shape = of.network.input_shape
         learned = self._state.path / LEARNED
-        source = learned if self._source is None and learned.is_dir() else self._source
+        source = learned if self._source is None and exists(learned) else self._source
         return own_part(source, shape, of.classes, of.data, of.seed, number, cut=cut)
 
     def _local_state(self, run: Joined, work: Work, vectors: dict[str, Vector]) -> LocalState:
@@ -204,7 +236,8 @@ class Tasks:
             try:
                 private = load_private(self._state.path, work.counted)
             except ModelFileError as error:
-                log.warning("%s: what this device kept to itself begins anew", error)
+                aside = set_aside(private_path(self._state.path, work.counted))
+                log.warning("%s: what this device kept to itself begins anew, and this is in %s", error, aside.name)
                 private = {}
             self._local = self._state.load_local(work) or begin(run.network, work.recipe, vectors, private)
             self._save_at = self._clock() + SAVE_EVERY_S

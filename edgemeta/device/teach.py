@@ -22,7 +22,7 @@ def teach(state: Path, images: Sequence[Path], label: str) -> tuple[int, tuple[s
         raise ConfigError(f"{state} is no device's state directory: give the --state of 'edgemeta client'")
     if identity.folder is None:
         raise ConfigError(f"the device of {state} has no folder of pictures as its data: start it once with one")
-    run = joined_before({**(identity.joined or {}), "session": identity.session}, 1)
+    run = joined_before(identity)
     check_teachable(run)
     source = identity.folder or None
     count = sum(keep(folder_of(source, state), image, label) is not None for image in images)

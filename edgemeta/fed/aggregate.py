@@ -6,15 +6,23 @@ participant number and never by arrival; weights are numbers of training samples
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from edgemeta.nn import Vector
 from edgemeta.records import NoSettings
 
-BLOCK = 1 << 16  # parameters handled at once, so that the float64 products stay in the cache
-Updates = Iterable[tuple[Vector, int]]
+BLOCK = 1 << 16  # parameters read and handled at once, so that the float64 products stay in the cache
+
+
+class Numbers(Protocol):
+    """A vector, or what stands for one in a file: numbers[a:b] is (b - a,) float32, good until the next part is."""
+
+    def __getitem__(self, part: slice, /) -> Vector: ...
+
+
+Updates = Iterable[tuple[Numbers, int]]
 NOTHING = NoSettings()
 
 
@@ -30,7 +38,7 @@ class Aggregator:
 def weighted_mean(updates: Updates, size: int, _settings: NoSettings = NOTHING) -> Vector:
     """FedAvg's mean, sum n_k/n delta_k (McMahan et al. 2017), summed in float64 one update at a time.
 
-    Returns (size,) float32. Each delta is needed only while it is folded in, so they can come from files.
+    Returns (size,) float32. Of a delta one block is needed at a time, so they can stay in files.
     """
     total, samples = np.zeros(size, np.float64), 0
     scratch = np.empty(min(size, BLOCK), np.float64)  # used again: new memory for each block takes twice the time

@@ -4,32 +4,44 @@ run.toml has the configuration; data.json a fingerprint of the data, so that the
 other data may not come by the same one. Directories of before have no data.json, and get one.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from edgemeta.config import RunConfig, config_from, differences, read_settings, to_toml
+from edgemeta.config import RunConfig, config_from, differences, settings_in, to_toml
 from edgemeta.data.fingerprint import FORMAT, Fingerprint
 from edgemeta.errors import ConfigError
+from edgemeta.reading import read_file
 from edgemeta.storage import read_kept, write_atomic, write_kept
 
+OTHERWISE = "give another folder, or the same settings to go on"
 
-def claim(path: Path, config: RunConfig, data: Fingerprint | None, *, elsewhere: bool = False) -> None:
+
+def claim(
+    path: Path,
+    config: RunConfig,
+    data: Fingerprint | None,
+    *,
+    elsewhere: bool = False,
+    advice: Callable[[RunConfig, RunConfig], str] = lambda _before, _asked: OTHERWISE,
+) -> None:
     """Write what a new run in `path` is, or raise ConfigError unless the one there is the same.
 
     data: of what the run works on; None where nobody knows it, and then data.source counts as any setting does, but not
-    when the data is `elsewhere`, on devices: there it means nothing.
+    when the data is `elsewhere`, on devices: there it means nothing. advice: what to do about settings that differ.
     """
-    advice = "restore it, or remove it if the data is still what the run began with"
-    kept = read_kept(path / "data.json", Fingerprint, FORMAT, advice)
-    if (path / "run.toml").exists():
-        before = config_from(read_settings(path / "run.toml"))
+    restore = "restore it, or remove it if the data is still what the run began with"
+    kept = read_kept(path / "data.json", Fingerprint, FORMAT, restore)
+    text = read_file(path / "run.toml")
+    if text is not None:
+        before = config_from(settings_in(text, path / "run.toml"))
         other = kept.unlike(data) if kept and data else []
         if elsewhere or (kept and data and not other):
             before = replace(before, data=replace(before.data, source=config.data.source))
         if differing := differences(before, config):
             raise ConfigError(
                 f"{path} holds a run of another configuration ({'; '.join([*differing, *other])}): "
-                "give another folder, or the same settings to go on"
+                f"{advice(before, config)}"
             )
         if other:
             raise ConfigError(
@@ -38,5 +50,5 @@ def claim(path: Path, config: RunConfig, data: Fingerprint | None, *, elsewhere:
             )
     if data and kept != data:
         write_kept(path / "data.json", data, FORMAT)
-    if not (path / "run.toml").exists():  # last: from then on, both are what the run has begun with
+    if text is None:  # last: from then on, both are what the run has begun with
         write_atomic(path / "run.toml", [to_toml(config).encode()])

@@ -9,6 +9,7 @@ from statistics import median
 
 import numpy as np
 
+from edgemeta.fed.upload import Encoded
 from edgemeta.nn import Vector
 
 ROUNDS = 20  # whose norms are known at a time
@@ -18,12 +19,16 @@ Norms = Mapping[str, float]  # of one update, by vector
 RoundNorms = Mapping[str, Sequence[float]]  # of all updates of one round
 
 
-def norm(vector: Vector) -> float:
+def norm(vector: Vector | Encoded) -> float:
     """Return a vector's length, summed in float64, a block at a time; not finite where one of its numbers is not."""
     squares = 0.0
-    for start in range(0, vector.size, BLOCK):
-        block = vector[start : start + BLOCK].astype(np.float64)
-        squares += float(block @ block)
+    wide = np.empty(min(vector.size, BLOCK), np.float64)  # used again: new memory takes longer than the sum
+    with np.errstate(invalid="ignore"):  # some kinds of NaN are warned of when they are converted
+        for start in range(0, vector.size, BLOCK):
+            part = vector[start : start + BLOCK]
+            block = wide[: part.size]
+            block[:] = part
+            squares += float(block @ block)
     return math.sqrt(squares)
 
 

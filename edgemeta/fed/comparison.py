@@ -41,7 +41,7 @@ def alone(config: RunConfig, network: Model, theta: Vector, participants: Sequen
             config, network, np.add(theta, update.shared["theta"]), participant, draw(recipe.local_steps or 0)
         )
         scores.append({"samples": participant.test.size, "before": reached, "after": reached, "grid": []})
-    train = Plan(config).training_participants
+    train = Plan(config).held_out.start
     parts: Mapping[str, Sequence[Any]] = {"evaluation": scores[:train], "evaluation_new": scores[train:]}
     return {key: combine(part) for key, part in parts.items() if part}
 

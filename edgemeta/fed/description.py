@@ -20,7 +20,8 @@ MOST_CLASSES = 10_000  # that a run may give a head for
 class Description:
     """data: how an experiment's data is cut (its source is a device's own); last_round: None where there is no last.
 
-    classes: the names; none where every participant has its own.
+    classes: the names; none where every participant has its own. Where as many as join take part, it is not said how
+    many do: older devices know no number for that.
     """
 
     data: DataConfig
@@ -32,9 +33,10 @@ class Description:
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads back, ready for JSON; a network without a name is described by its layers."""
         model = model_metadata(self.network, self.classes, 0)
+        left_out = ("source", "participants") if not self.data.participants else ("source",)
         return {
             "last_round": self.last_round,
-            "data": {key: value for key, value in told(self.data).items() if key != "source"} | {"seed": self.seed},
+            "data": {key: value for key, value in told(self.data).items() if key not in left_out} | {"seed": self.seed},
             "model": {
                 "name": model["model"],
                 "input_shape": list(self.network.input_shape),
@@ -54,7 +56,7 @@ class Description:
         Nothing of the network's size is allocated: whether there is memory for it can be looked at before.
         """
         try:
-            data, model, last = dict(said["data"]), said["model"], said.get("last_round")
+            data, model, last = {"participants": 0, **said["data"]}, said["model"], said.get("last_round")
             seed = data.pop("seed")
             if not all(type(number) is int and number >= 0 for number in (seed, 0 if last is None else last)):
                 raise ValueError("seed and last_round must be whole numbers from 0")

@@ -24,7 +24,8 @@ from edgemeta.meta import LOSS_CEILING
 from edgemeta.meta.learners import LEARNERS, sizes
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Layout, Model, Vector
-from edgemeta.nn.files import FORMAT, MAX_HEADER_BYTES, encode_header, encode_tensors, read_tensors
+from edgemeta.nn.files import FORMAT, MAX_HEADER_BYTES, encode_header, encode_tensors, opened, read_tensors
+from edgemeta.reading import file_size
 from edgemeta.records import record_from
 
 MAX_SAMPLES = 1_000_000_000  # more than a board can hold; a count above it is a mistake or an attack on the mean
@@ -95,9 +96,10 @@ def most_task_bytes(model: Model) -> int:
 
 
 def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
-    """Return a task and the vectors that came with it; raises ModelFileError when it is damaged or for another layout.
+    """Return a task and the vectors that came with it.
 
-    An evaluation's task has theta, and perhaps a head, and nothing else.
+    An evaluation's task has theta, and perhaps a head, and nothing else. Raises ModelFileError when it is damaged or
+    for another layout, StorageError when it cannot be read.
     """
     tensors, metadata = read_tensors(path)
     try:
@@ -112,7 +114,7 @@ def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
         expected = sizes(model, work.algorithm)
         if not train and HEAD in tensors and model.headed:
             expected |= {HEAD: model.headed.layout.size - model.layout.size}
-        return work, decode(tensors, expected, "float32")
+        return work, {name: vector[:] for name, vector in decode(tensors, expected, "float32").items()}
     except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
         raise ModelFileError(f"the task in {path} cannot be used: {error}") from None
 
@@ -137,41 +139,50 @@ def encode_evaluation(scores: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What the coordinator keeps in memory of an accepted update; its numbers stay in the file. norms: by vector."""
+    """What the coordinator keeps in memory of an accepted update; its numbers stay in the file.
+
+    norms: by vector; round: whose task it is, which may be an earlier one than the round in which it counts.
+    """
 
     samples: int
     loss: float
     gradient_evaluations: int
     bytes: int
     norms: Norms
+    round: int
 
 
-def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[str, int], codec: str) -> Delivered:
+def admit_update(path: Path, rounds: range, layout: Layout, sizes: Mapping[str, int], codec: str) -> Delivered:
     """Return what an update's file says, or raise Refused: the checks that need no knowledge of who sent it.
 
-    sizes: of the vectors that travel in this round; codec: how.
+    rounds: one of which its task may be. sizes: of the vectors that travel in these; codec: how.
+
+    Raises StorageError when the file cannot be read.
     """
     try:
-        tensors, metadata = read_tensors(path)
+        with opened(path) as (tensors, metadata):
+            if metadata.get("layout") != layout.fingerprint:
+                raise Refused(
+                    Reason.WRONG_LAYOUT, f"layout {metadata.get('layout')}: this run has {layout.fingerprint}"
+                )
+            said = metadata.get("round", "")
+            if said not in map(str, rounds):
+                where = "it was sent to " + " or ".join(map(str, rounds))
+                raise Refused(Reason.WRONG_ROUND, f"the update says round {said or None}: {where}")
+            size, vectors = file_size(path), decode(tensors, sizes, codec)
+            norms = {name: norm(vector) for name, vector in vectors.items()}
+            if not all(map(math.isfinite, norms.values())):
+                raise Refused(Reason.NOT_FINITE, "the update holds NaN or infinity: training diverged on the device")
+    except StorageError:
+        raise
     except ModelFileError as error:
-        if isinstance(error.__cause__, OSError):
-            raise StorageError(str(error)) from None
-        raise Refused(Reason.BAD_TENSORS, f"the update cannot be used: {error.__cause__}") from None
-    if metadata.get("layout") != layout.fingerprint:
-        raise Refused(Reason.WRONG_LAYOUT, f"layout {metadata.get('layout')}: this run has {layout.fingerprint}")
-    if metadata.get("round") != str(round_number):
-        raise Refused(
-            Reason.WRONG_ROUND, f"the update says round {metadata.get('round')}: it was sent to {round_number}"
-        )
-    try:
-        vectors = decode(tensors, sizes, codec)
+        if isinstance(error.__cause__, StorageError):  # it is not there
+            raise error.__cause__ from None
+        raise Refused(Reason.BAD_TENSORS, f"the update cannot be used: {error.__cause__ or 'cut short'}") from None
     except InputError as error:
         raise Refused(Reason.WRONG_SHAPE, str(error)) from None
-    norms = {name: norm(vector) for name, vector in vectors.items()}
-    if not all(map(math.isfinite, norms.values())):
-        raise Refused(Reason.NOT_FINITE, "the update holds NaN or infinity: training diverged on the device")
     samples, loss, evaluations = _counts(metadata)
-    return Delivered(samples, loss, evaluations, path.stat().st_size, norms)
+    return Delivered(samples, loss, evaluations, size, norms, int(said))
 
 
 def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:

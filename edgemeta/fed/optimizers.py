@@ -54,7 +54,9 @@ class Adam:
 
 def sgd(theta: Vector, delta: Vector, kept: Kept, settings: Sgd) -> tuple[Vector, Kept]:
     """theta + lr delta."""
-    return theta + np.float32(settings.lr) * delta, kept
+    after = np.float32(settings.lr) * delta
+    after += theta
+    return after, kept
 
 
 def momentum(theta: Vector, delta: Vector, kept: Kept, settings: Momentum) -> tuple[Vector, Kept]:

@@ -9,7 +9,7 @@ import numpy as np
 from edgemeta.config import DataConfig
 from edgemeta.data import Dataset, Split, add_noise, own_classes, partition
 from edgemeta.data.leftout import LeftOut, left_out
-from edgemeta.errors import DataError
+from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import Samples
 
@@ -44,8 +44,14 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
     """Return the participants of a data set, and how many (training, test) samples were left out to make them equal.
 
     With `validation`, that share of each participant's training data is scored instead of its test data, so that
-    settings can be tuned without looking at the test data. Raises DataError where the data cannot be divided so.
+    settings can be tuned without looking at the test data. Raises DataError where the data cannot be divided so,
+    ConfigError where it is not said into how many parts.
     """
+    if not data.participants:
+        raise ConfigError(
+            "data.participants is 0, which lets as many devices take part as join a gateway: to cut data into parts, "
+            "say into how many"
+        )
     parts = partition(
         split.train.labels,
         split.test.labels,

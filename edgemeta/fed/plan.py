@@ -29,9 +29,19 @@ class Plan:
     config: RunConfig
 
     @property
-    def training_participants(self) -> int:
-        """How many participants train; the ones after them are held out."""
-        return self.config.data.participants - self.config.data.held_out
+    def is_open(self) -> bool:
+        """Whether as many as join take part."""
+        return not self.config.data.participants
+
+    @property
+    def held_out(self) -> range:
+        """The participants that are scored and never train."""
+        data = self.config.data
+        return range(data.participants - data.held_out, data.participants)
+
+    def trains(self, participant: int) -> bool:
+        """Say whether a participant, of those who have joined, trains."""
+        return self.is_open or participant < self.held_out.start
 
     @property
     def last_round(self) -> int | None:
@@ -98,10 +108,11 @@ def resolve(
     about names and combinations.
     """
     train = config.data.participants - config.data.held_out
+    least = config.server.min_available_clients or train or config.server.min_fit_clients or 2
     server = replace(
         config.server,
-        min_available_clients=config.server.min_available_clients or train,
-        min_fit_clients=config.server.min_fit_clients or min(2, train),
+        min_available_clients=least,
+        min_fit_clients=config.server.min_fit_clients or min(2, least if config.data.participants == 0 else train),
     )
     name, loss = (CUSTOM, network.loss) if network else (config.model.name, config.model.loss)
     own = config.model.own
@@ -127,7 +138,7 @@ def resolve(
         complaints.append(f"{said}; if there are more, name all of them in model.classes")
     if network and network.input_shape != input_shape:
         complaints.append(f"the network takes {network.input_shape}: the data has samples of shape {input_shape}")
-    complaints += _impossible(resolved, train)
+    complaints += impossible(resolved)
     if len(classes) < 2 and network is None and not own:
         complaints.append(f"there is one class ({''.join(classes)}): a run needs two or more to tell apart")
     if not complaints:
@@ -226,16 +237,18 @@ def _wrong_learners(config: RunConfig) -> list[str]:
     ]
 
 
-def _impossible(config: RunConfig, train: int) -> list[str]:
+def impossible(config: RunConfig) -> list[str]:
+    """Say which numbers of a configuration do not go together."""
     data, complaints, clip = config.data, [], config.server.clip
-    if train < 1:
+    train = data.participants - data.held_out
+    if data.participants and train < 1:
         said = f"data.held_out is {data.held_out} of {data.participants} participants"
         return [f"{said}: leave one or more to train on"]
     if clip != "off" and (isinstance(clip, str) or clip < 1):
         complaints.append(f"server.clip is {clip!r}: expected a number from 1 (times the usual norm), or 'off'")
     for name in ("min_available_clients", "min_fit_clients"):
         value = getattr(config.server, name)
-        if value > train:
+        if value > train and data.participants:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
     complaints += _wrong_learners(config)
     if (loss := config.model.loss) in LOSSES and not LOSSES[loss].classifies and not config.model.own:

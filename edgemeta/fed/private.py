@@ -7,25 +7,40 @@ next task names the last round whose update was counted, so a round that was rep
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgemeta.disk import make_folder, remove
 from edgemeta.nn import Vector
 from edgemeta.nn.files import encode_tensors, read_tensors
-from edgemeta.storage import write_atomic
+from edgemeta.reading import exists, names
+from edgemeta.storage import storing, write_atomic
+
+
+def private_path(folder: Path, round_number: int) -> Path:
+    """Return where the private vectors that a round left are kept."""
+    return folder / f"private-{round_number:06d}.safetensors"
 
 
 def load_private(folder: Path, counted: int) -> dict[str, Vector]:
-    """Return the private vectors that the round `counted` left, or none."""
-    path = folder / f"private-{counted:06d}.safetensors"
-    return read_tensors(path)[0] if path.exists() else {}
+    """Return the private vectors that the round `counted` left, or none; raises ModelFileError and StorageError."""
+    path = private_path(folder, counted)
+    return read_tensors(path)[0] if exists(path) else {}
 
 
 def save_private(folder: Path, round_number: int, counted: int, private: Mapping[str, Vector]) -> None:
     """Keep what a round's work left, beside what counts until then; the rest is removed. Raises StorageError."""
     if not private:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / f"private-{round_number:06d}.safetensors", encode_tensors(private, {}))
-    rounds = {int(path.stem.removeprefix("private-")): path for path in folder.glob("private-*.safetensors")}
+    if not exists(folder):
+        with storing(folder):
+            make_folder(folder)
+    write_atomic(private_path(folder, round_number), encode_tensors(private, {}), private=True)
+    rounds = {int(Path(name).stem.removeprefix("private-")): name for name in private_files(folder)}
     earlier = max((number for number in rounds if number < counted), default=None)  # it may count again
-    for number, path in rounds.items():
+    for number, name in rounds.items():
         if number not in (round_number, counted, earlier):
-            path.unlink()
+            with storing(folder):
+                remove(folder / name)
+
+
+def private_files(folder: Path) -> list[str]:
+    """Return the names of the files of private vectors in a folder."""
+    return [name for name in names(folder) if name.startswith("private-") and name.endswith(".safetensors")]

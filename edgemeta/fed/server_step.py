@@ -1,7 +1,8 @@
 """From a round's updates to the next global model, and what the server keeps beside it until the next round."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,11 +18,12 @@ from edgemeta.fed.messages import Delivered
 from edgemeta.fed.optimizers import OPTIMIZERS
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress
-from edgemeta.fed.upload import decode
+from edgemeta.fed.upload import Encoded, decode
 from edgemeta.meta.learners import learner, shared_of, sizes
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Model, Vector
-from edgemeta.nn.files import encode_tensors, load_parameters, read_tensors, save_model
+from edgemeta.nn.files import encode_tensors, load_parameters, opened, read_tensors, save_model
+from edgemeta.reading import exists
 from edgemeta.records import record_from
 from edgemeta.storage import write_atomic
 
@@ -62,13 +64,32 @@ def fold(
     """Return each travelling vector's aggregated delta. numbers: how many each has; updates: by participant."""
     row = AGGREGATORS[server.aggregator]
     settings: Any = record_from(row.settings, server.aggregator_settings)
+    folded = {}
+    for name, size in numbers.items():
+        with closing(_deltas(name, recipe, numbers, updates)) as deltas:
+            folded[name] = row.fold(deltas, size, settings)
+    return folded
 
-    def scaled(name: str) -> Iterator[tuple[Vector, int]]:
-        for update in updates:
-            delta = decode(read_tensors(update.file)[0], numbers, recipe.upload)[name]
-            yield (delta * np.float32(update.scales[name]) if name in update.scales else delta), update.weight
 
-    return {name: row.fold(scaled(name), size, settings) for name, size in numbers.items()}
+@dataclass(frozen=True)
+class Scaled:
+    """A vector in a message, scaled down as it is asked for."""
+
+    vector: Encoded
+    by: float
+
+    def __getitem__(self, part: slice) -> Vector:
+        return self.vector[part] * np.float32(self.by)
+
+
+def _deltas(
+    name: str, recipe: PhaseConfig, numbers: Mapping[str, int], updates: Sequence[Counted]
+) -> Generator[tuple[Encoded | Scaled, int], None, None]:
+    """Yield a vector's deltas, each to be read while it is folded in: one file is open at a time."""
+    for update in updates:
+        with opened(update.file) as (tensors, _):
+            delta = decode(tensors, numbers, recipe.upload)[name]
+            yield (Scaled(delta, update.scales[name]) if name in update.scales else delta), update.weight
 
 
 def step(server: ServerConfig, theta: Vector, state: ServerState, deltas: Vectors) -> tuple[Vector, ServerState]:
@@ -144,10 +165,10 @@ def _keep(
 
 
 def load_state(path: Path) -> ServerState:
-    """Return the state in a file, in memory of its own, empty where there is none; raises ModelFileError."""
+    """Return the state in a file, empty where there is none; raises ModelFileError and StorageError."""
     parts: dict[str, dict[str, Vector]] = {SHARED: {}, OPTIMIZER: {}}
-    if path.exists():
+    if exists(path):
         for key, tensor in read_tensors(path)[0].items():
             part, dot, name = key.partition(".")
-            parts[part + dot][name] = np.array(tensor)
+            parts[part + dot][name] = tensor
     return ServerState(parts[SHARED], parts[OPTIMIZER])

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgemeta.config import RunConfig
 from edgemeta.data.fingerprint import Fingerprint
 from edgemeta.data.leftout import LeftOut
+from edgemeta.disk import remove
 from edgemeta.fed.client import client_update
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory, write_parts
@@ -24,6 +25,8 @@ from edgemeta.meta import TrainedModel, evaluate, load_model
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters
+from edgemeta.reading import read_file
+from edgemeta.storage import storing
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,16 @@ def run(
         directory = RunDirectory(Path(folder), config, durable=False, data=data, facts=facts)
         try:
             coordinator = Coordinator(Plan(config), network, theta, directory, range(len(participants)), clock())
-            shown = len(directory.history())
             perform_task = partial(perform, network, participants)
             while not coordinator.finished:
+                before = coordinator.progress
                 tasks = _tasks(coordinator, len(participants), clock)
                 for done, task in enumerate(each(perform_task, tasks), 1):
                     on_participant(task.work, done, len(tasks))
                     _deliver(coordinator, task, clock())
-                records = directory.history()
-                for record in records[shown:]:
-                    on_round(record)
-                shown = len(records)
+                for record in directory.history(after=before.history):
+                    if record["round"] >= before.round:
+                        on_round(record)
             summary = directory.summary()
             assert summary is not None  # the run is over
             return RunResult(directory.history(), load_model(directory.model_path), summary)
@@ -133,5 +135,6 @@ def _deliver(coordinator: Coordinator, task: Task, now: float) -> None:
     if work.kind is Stage.TRAIN:
         coordinator.deliver(work.participant, work.round, task.result, now)
     else:
-        coordinator.deliver_evaluation(work.participant, work.round, task.result.read_bytes(), now)
-        task.result.unlink()
+        coordinator.deliver_evaluation(work.participant, work.round, read_file(task.result) or b"", now)
+        with storing(task.result):
+            remove(task.result)

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from edgemeta.errors import InputError
 from edgemeta.nn import Vector
+from edgemeta.nn.files import Stored
 from edgemeta.nn.layout import Shape
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
+Parts = Mapping[str, Array | Stored]
 FLOAT32, FLOAT16 = np.dtype("<f4"), np.dtype("<f2")
 HEAD_BYTES = 1 << 16  # for an update's header, of some hundred bytes: much room
 HALF_MOST = 65504.0  # the largest finite number of 16 bits
@@ -24,15 +26,30 @@ HALF_MOST = 65504.0  # the largest finite number of 16 bits
 
 @dataclass(frozen=True)
 class Codec:
-    """tensors: size -> suffix -> (dtype, shape). encode: (size,) float32 -> suffix -> array; decode: back again.
+    """tensors: size -> suffix -> (dtype, shape). encode: (size,) float32 -> suffix -> array.
 
-    what: for people.
+    decode: back again, of any part of the vector. what: for people.
     """
 
     tensors: Callable[[int], Mapping[str, tuple[np.dtype[Any], Shape]]]
     encode: Callable[[Vector], Tensors]
-    decode: Callable[[Tensors], Vector]
+    decode: Callable[[Parts, slice], Vector]
     what: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A vector in a message, decoded as it is asked for: `encoded[a:b]` is (b - a,) float32 of it.
+
+    Out of a file it is good until the next part is asked for.
+    """
+
+    tensors: Parts
+    codec: Codec
+    size: int
+
+    def __getitem__(self, part: slice) -> Vector:
+        return self.codec.decode(self.tensors, part)
 
 
 def as_half(vector: Vector) -> Tensors:
@@ -44,13 +61,13 @@ UPLOADS: dict[str, Codec] = {
     "float32": Codec(
         tensors=lambda size: {"": (FLOAT32, (size,))},
         encode=lambda vector: {"": vector},
-        decode=lambda tensors: tensors[""],
+        decode=lambda tensors, part: tensors[""][part],
         what="every number as it is",
     ),
     "float16": Codec(
         tensors=lambda size: {"": (FLOAT16, (size,))},
         encode=as_half,
-        decode=lambda tensors: tensors[""].astype(np.float32),
+        decode=lambda tensors, part: tensors[""][part].astype(np.float32),
         what="half the bytes: 11 significant bits, and 65,504 at most",
     ),
 }
@@ -62,8 +79,8 @@ def encode(vectors: Mapping[str, Vector], codec: str) -> dict[str, Array]:
     return {name + suffix: array for name, vector in vectors.items() for suffix, array in row.encode(vector).items()}
 
 
-def decode(tensors: Tensors, sizes: Mapping[str, int], codec: str) -> dict[str, Vector]:
-    """Return the vectors, (size,) float32, that a message's tensors stand for.
+def decode(tensors: Parts, sizes: Mapping[str, int], codec: str) -> dict[str, Encoded]:
+    """Return the vectors that a message's tensors stand for.
 
     sizes: name -> how many numbers. Raises InputError unless the tensors are exactly those that should be there.
     """
@@ -73,7 +90,10 @@ def decode(tensors: Tensors, sizes: Mapping[str, int], codec: str) -> dict[str, 
     if {name: (array.dtype, array.shape) for name, array in tensors.items()} != described:
         wanted = ", ".join(f"'{name}' of {shape[0]} {dtype.name}" for name, (dtype, shape) in described.items())
         raise InputError(f"expected the tensor{'s' * (len(described) > 1)} {wanted} ({codec}), and no others")
-    return {name: row.decode({suffix: tensors[name + suffix] for suffix in parts}) for name, parts in expected.items()}
+    return {
+        name: Encoded({suffix: tensors[name + suffix] for suffix in parts}, row, sizes[name])
+        for name, parts in expected.items()
+    }
 
 
 def most_bytes(sizes: Mapping[str, int], codec: str) -> int:

@@ -14,15 +14,21 @@ import secrets
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
+from edgemeta.disk import make_folder
 from edgemeta.errors import ConfigError
+from edgemeta.link.address import without_zone
+from edgemeta.names import MOST_SAID, shown
+from edgemeta.reading import read_file
 from edgemeta.storage import storing, write_atomic
 
 DAYS = 3650  # a certificate that ends unnoticed stops a field of boards; one that leaks is replaced with its authority
 EARLIEST_S = 1_767_225_600  # 2026-01-01: no clock that is right says less
+ALWAYS = ("localhost", "127.0.0.1")  # names of every gateway
 _NAME = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _SETTINGS = """
 [req]
@@ -51,6 +57,18 @@ def own_hosts() -> list[str]:
     return [name] if "." in name else [f"{name}.local", name]
 
 
+def hosts_of(before: Sequence[str], added: Sequence[str], removed: Sequence[str]) -> list[str]:
+    """Return the names for a new certificate: those of the one before and those added, but for those removed.
+
+    This machine's own, where that leaves none. Raises ConfigError for one to be removed that is not there.
+    """
+    for host in removed:
+        if host not in before:
+            raise ConfigError(f"the certificate is not for '{host}': expected one of {', '.join(before) or 'none'}")
+    named = dict.fromkeys((*before, *map(without_zone, added)))
+    return [host for host in named if host not in (*removed, *ALWAYS)] or own_hosts()
+
+
 def make_certificates(folder: Path, hosts: Sequence[str], now: float) -> bool:
     """Make the gateway's certificate for these names and addresses, and for this machine's own two.
 
@@ -64,38 +82,42 @@ def make_certificates(folder: Path, hosts: Sequence[str], now: float) -> bool:
             "there is no openssl program here: install it (apt install openssl), or make a certificate elsewhere and "
             "give it by 'edgemeta server --cert FILE --key FILE' and 'edgemeta enroll --trust FILE'"
         )
-    names = ",".join(dict.fromkeys(_subject(host) for host in (*hosts, "localhost", "127.0.0.1")))
+    names = ",".join(dict.fromkeys(_subject(without_zone(host)) for host in (*hosts, *ALWAYS)))
+    settings = {kind: _SETTINGS.format(kind=kind, names=names).encode() for kind in ("authority", "gateway")}
     with storing(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.geteuid() == 0:  # the gateway may run as its own user, to whom the state folder belongs
-            owner = folder.parent.stat()
-            os.chown(folder, owner.st_uid, owner.st_gid)
-    new = not (folder / "ca.pem").exists()
-    with storing(folder), tempfile.TemporaryDirectory(dir=folder) as made:
-        room = Path(made)
-        for kind in ("authority", "gateway"):
-            (room / f"{kind}.cnf").write_text(_SETTINGS.format(kind=kind, names=names))
-        if new:
-            files = ("-keyout", "ca.key", "-out", "ca.pem")
-            _openssl(
-                *("req", "-x509", "-config", "authority.cnf", "-extensions", "authority", "-days", str(DAYS)),
-                *(*_NEW_KEY, *files, "-set_serial", _serial()),
-                cwd=room,
-            )
-            write_atomic(folder / "ca.key", [(room / "ca.key").read_bytes()], private=True)
-            write_atomic(folder / "ca.pem", [(room / "ca.pem").read_bytes()], private=True)
-        _openssl(
-            *("req", "-new", "-config", "gateway.cnf", *_NEW_KEY, "-keyout", "gateway.key", "-out", "gateway.csr"),
-            cwd=room,
+        make_folder(folder.parent, named=True)
+        make_folder(folder, 0o700)
+    anchor, key = read_file(folder / "ca.pem"), read_file(folder / "ca.key")
+    new = anchor is None
+    if not new and key is None:
+        raise ConfigError(
+            f"{folder / 'ca.key'} is missing, which signs: put it back, or move {folder / 'ca.pem'} away and make "
+            "every join file anew"
         )
-        _openssl(
-            *("x509", "-req", "-in", "gateway.csr", "-out", "gateway.pem", "-days", str(DAYS), "-sha256"),
-            *("-CA", "../ca.pem", "-CAkey", "../ca.key", "-set_serial", _serial()),
-            *("-extfile", "gateway.cnf", "-extensions", "gateway"),
-            cwd=room,
+    made = "a key: is it OpenSSL 1.1.1 or newer, and is no OPENSSL_CONF set?"
+    if new:
+        key, anchor = _openssl(
+            made,
+            *("req", "-x509", "-config", "<settings", "-extensions", "authority", "-days", str(DAYS)),
+            *(*_NEW_KEY, "-keyout", ">key", "-out", ">certificate", "-set_serial", _serial()),
+            settings=settings["authority"],
         )
-        both = [(room / name).read_bytes() for name in ("gateway.key", "gateway.pem")]
-        write_atomic(folder / "gateway.pem", both, private=True)
+        write_atomic(folder / "ca.key", [key], private=True)
+        write_atomic(folder / "ca.pem", [anchor], private=True)
+    own_key, request = _openssl(
+        made,
+        *("req", "-new", "-config", "<settings", *_NEW_KEY, "-keyout", ">key", "-out", ">request"),
+        settings=settings["gateway"],
+    )
+    (certificate,) = _openssl(
+        f"a certificate with {folder / 'ca.key'} and ca.pem: they are damaged, or do not belong together; "
+        "put them back, or move both away and make every join file anew",
+        *("x509", "-req", "-in", "<request", "-out", ">certificate", "-days", str(DAYS), "-sha256"),
+        *("-CA", "<anchor", "-CAkey", "<key", "-set_serial", _serial()),
+        *("-extfile", "<settings", "-extensions", "gateway"),
+        **{"settings": settings["gateway"], "request": request, "anchor": anchor or b"", "key": key or b""},
+    )
+    write_atomic(folder / "gateway.pem", [own_key, certificate], private=True)
     return new
 
 
@@ -115,8 +137,28 @@ def _serial() -> str:
     return f"0x{secrets.token_hex(16)}"
 
 
-def _openssl(*arguments: str, cwd: Path) -> None:
-    done = subprocess.run(["openssl", *arguments], cwd=cwd, capture_output=True, text=True, umask=0o077)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ConfigError(f"openssl {arguments[0]} failed: {said}; expected OpenSSL 1.1.1 or newer")
+def _openssl(what: str, *arguments: str, **given: bytes) -> list[bytes]:
+    """Run openssl on files that are in memory only: `<name` is one of those given, `>name` one that it makes.
+
+    Return what it made, in order. So no key is left behind by a kill, and nobody can put a link in a file's place.
+    what: for people, what it could not make where it fails, and what to do.
+    """
+    with ExitStack() as files:
+
+        def file(name: str, content: bytes = b"") -> BinaryIO:
+            opened = files.enter_context(os.fdopen(os.memfd_create(name), "w+b", buffering=0))
+            opened.write(content)
+            return opened
+
+        used = {f"<{name}": file(name, content) for name, content in given.items()}
+        used |= {word: file(word[1:]) for word in arguments if word.startswith(">")}
+        words = [f"/proc/self/fd/{used[word].fileno()}" if word in used else word for word in arguments]
+        descriptors = [opened.fileno() for opened in used.values()]
+        done = subprocess.run(["openssl", *words], pass_fds=descriptors, capture_output=True, text=True, umask=0o077)
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise ConfigError(f"the openssl program could not make {what} (it said: {shown(said, MOST_SAID)})")
+        made = [used[word] for word in arguments if word.startswith(">")]
+        for opened in made:
+            opened.seek(0)
+        return [opened.read() for opened in made]

@@ -7,6 +7,7 @@ from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.server_step import SHARED
 from edgemeta.http.exchange import FilePart
 from edgemeta.nn.files import read_header
+from edgemeta.reading import Reader
 
 
 class Outgoing(NamedTuple):
@@ -18,13 +19,13 @@ class Outgoing(NamedTuple):
 
 
 def opened(header: bytes, coordinator: Coordinator) -> Outgoing:
-    """Return a task of the open round; a slow reader of it keeps files open, and nothing in memory. Raises OSError."""
+    """Return a task of the open round; a slow reader of it keeps files open, nothing in memory. Raises StorageError."""
     with ExitStack() as files:
-        model = files.enter_context(open(coordinator.model_path, "rb", buffering=0))
-        start = 8 + int.from_bytes(model.read(8), "little")  # a model's data is the whole vector, in order
+        model = files.enter_context(Reader(coordinator.model_path))
+        start = 8 + int.from_bytes(model.read_at(8, 0), "little")  # a model's data is the whole vector, in order
         vectors = [FilePart(model.fileno(), 4 * coordinator.sizes["theta"], start)]
         if coordinator.beside:
-            state = files.enter_context(open(coordinator.state_path, "rb", buffering=0))
+            state = files.enter_context(Reader(coordinator.state_path))
             offsets = read_header(state).tensors
             for name, vector in coordinator.beside.items():
                 vectors.append(FilePart(state.fileno(), vector.nbytes, offsets[SHARED + name][2]))

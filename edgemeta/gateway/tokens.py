@@ -8,25 +8,25 @@ This is policy without a network, as the roster is: whoever calls draws the toke
 """
 
 import copy
-import fcntl
 import hashlib
 import hmac
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgemeta import disk
 from edgemeta.errors import ConfigError, StorageError
 from edgemeta.fed.refusal import Reason, Refused
-from edgemeta.storage import read_kept, storing, write_kept
+from edgemeta.reading import reading
+from edgemeta.storage import held, read_kept, storing, write_kept
 
 log = logging.getLogger("edgemeta")
 
 DEVICES_FILE = "devices.json"  # in a gateway's state directory
 FORMAT = "edgemeta-devices/2"  # 1 had no number and no orders
-HOLD, RELEASE = "hold", "release"  # orders
+HOLD, RELEASE, REMOVE, REPLACE = "hold", "release", "remove", "replace"  # orders; REPLACE is followed by " NEW-NAME"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Tokens:
 
     def __init__(self, path: Path, *, required: bool = False) -> None:
         self._path, self._required = path, required
-        self._seen = _stamp(path)
+        self._seen, self._unread = _stamp(path), False
         self._register = read_register(path)
 
     @property
@@ -196,13 +196,18 @@ class Tokens:
                 register.devices[name] = replace(device, tokens=(hashed,), former=former)
 
     def _current(self) -> Register:
-        stamp = _stamp(self._path)
-        if stamp != self._seen:
-            try:
+        try:
+            stamp = _stamp(self._path)
+            if stamp != self._seen:
                 self._register, self._seen = read_register(self._path), stamp
-            except (ConfigError, StorageError) as error:
-                self._seen = stamp  # said once; looked at again when it changes again
-                log.error("%s; what it said before holds until it can be read", error)
+            self._unread = False
+        except StorageError as error:  # tried again at the next request, and said once
+            if not self._unread:
+                log.error("%s; what it said before holds until then", error)
+            self._unread = True
+        except ConfigError as error:
+            self._seen = stamp  # said once; looked at again when it changes again
+            log.error("%s; what it said before holds until it can be read", error)
         return self._register
 
 
@@ -212,25 +217,19 @@ def _matches(hashed: str, known: Sequence[str]) -> bool:
 
 def _stamp(path: Path) -> tuple[int, ...]:
     """Return what changes when a file does: each change is a new file, so its number in the folder is another one."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_mtime_ns, found.st_size, found.st_ctime_ns
+    with reading(path):
+        found = disk.look(path)
+    return (found.st_ino, found.st_mtime_ns, found.st_size, found.st_ctime_ns) if found else ()
 
 
 @contextmanager
 def _editing(path: Path) -> Iterator[Register]:
     """Read the register, let it be changed, and write it when it was, while nobody else does."""
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)  # the lock: a file for that could belong to somebody else
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        disk.make_folder(path.parent, named=True)
+    with held(path.with_suffix(".lock")):
         register = read_register(path)
         before = copy.deepcopy(register)
         yield register
         if register != before:
             write_kept(path, register, FORMAT, private=True)
-    finally:
-        os.close(folder)

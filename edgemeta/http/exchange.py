@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from edgemeta import disk
 from edgemeta.errors import EdgemetaError, StorageError
 from edgemeta.http.head import Fault, encode_head
 from edgemeta.http.http1 import Data, Event, ProtocolError, Request
-from edgemeta.storage import storing
+from edgemeta.storage import write_block
 
 BLOCK = 1 << 16  # bytes moved at once: larger ones are hardly faster, and each transfer under way holds one or two
 BODILESS = (204, 304)  # statuses whose answers end with the head
@@ -103,7 +104,7 @@ class Body:
 
         Nothing is left at `path` when it raises; also StorageError. The folder is not flushed: rename, then do that.
         """
-        mode, size, block, more = "wb", 0, bytearray(), True
+        size, block, made, more = 0, bytearray(), None, True
         try:
             while more:
                 piece = await self._next(max_bytes)
@@ -112,8 +113,9 @@ class Body:
                 block += piece
                 del piece  # an upload that waits for the disk then holds its block, and no second copy
                 if len(block) >= BLOCK or not more:
-                    await off_loop(_write, path, mode, block, not more)
-                    mode, block = "ab", bytearray()
+                    # Opened for each block: a slow upload holds no descriptor, and a cancelled one has none to close.
+                    made = await off_loop(write_block, path, block, made, last=not more)
+                    block = bytearray()
         except BaseException:
             await off_loop(_remove, path)
             raise
@@ -147,18 +149,9 @@ def _too_large(max_bytes: int) -> ProtocolError:
     return ProtocolError(Fault.BODY_TOO_LARGE, f"at most {max_bytes} bytes are taken for this request")
 
 
-def _write(path: Path, mode: str, block: bytearray, last: bool) -> None:
-    # Opened for each block: a slow upload holds no descriptor, and a cancelled one has none to close.
-    with storing(path), open(path, mode) as file:
-        file.write(block)
-        if last:
-            file.flush()
-            os.fsync(file.fileno())
-
-
 def _remove(path: Path) -> None:
     with suppress(OSError):
-        path.unlink()
+        disk.remove(path)
 
 
 def open_files(response: Response, files: ExitStack) -> Response:
@@ -166,7 +159,7 @@ def open_files(response: Response, files: ExitStack) -> Response:
 
     def opened(part: FilePart) -> FilePart:
         source = part.source
-        descriptor = os.dup(source) if isinstance(source, int) else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.dup(source) if isinstance(source, int) else disk.open_file(source)
         files.callback(os.close, descriptor)
         return replace(part, source=descriptor)
 
@@ -174,7 +167,10 @@ def open_files(response: Response, files: ExitStack) -> Response:
 
 
 async def blocks(part: bytes | memoryview | FilePart) -> AsyncGenerator[bytes | memoryview, None]:
-    """Yield an opened part of a body, at most BLOCK bytes at a time. Raises StorageError when a file is too short."""
+    """Yield an opened part of a body, at most BLOCK bytes at a time.
+
+    Raises StorageError for a file that cannot be read, or is too short.
+    """
     if isinstance(part, FilePart):
         assert isinstance(part.source, int)
         end = part.offset + part.length
@@ -187,7 +183,10 @@ async def blocks(part: bytes | memoryview | FilePart) -> AsyncGenerator[bytes | 
 
 
 def _read(descriptor: int, size: int, offset: int) -> bytes:
-    data = os.pread(descriptor, size, offset)
+    try:
+        data: bytes = disk.system.pread(descriptor, size, offset)
+    except OSError as error:
+        raise StorageError(f"a file that is sent cannot be read: {error.strerror}") from error
     if len(data) < size:
         raise shrunk(offset + len(data))
     return data

@@ -2,14 +2,15 @@
 
 import json
 import logging
-import os
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgemeta.errors import ConfigError
-from edgemeta.storage import storing
+from edgemeta.reading import Missing, Reader, followed
+from edgemeta.storage import write_new
 
 log = logging.getLogger("edgemeta")
 
@@ -28,8 +29,11 @@ class JoinFile:
     certificate: str = ""
 
 
-def write_join_file(path: Path, join: JoinFile) -> None:
-    """Write a join file that only its owner may read. Raises ConfigError when there is one, StorageError."""
+def write_join_file(path: Path, join: JoinFile, before: Callable[[], None] = lambda: None) -> None:
+    """Write a join file that only its owner may read, and flush it. Raises ConfigError when there is one, StorageError.
+
+    before: what is done when all of it is on the disk under another name, so that a kill leaves no half of anything.
+    """
     lines = [
         "# A device takes part with this file, as 'edgemeta client --join FILE'. Whoever has it is that device.",
         f"format = {_quoted(FORMAT)}",
@@ -39,27 +43,18 @@ def write_join_file(path: Path, join: JoinFile) -> None:
         ),
         *([f'certificate = """\n{join.certificate.strip()}\n"""'] if join.certificate else []),
     ]
-    with storing(path):
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raise ConfigError(f"{path} exists: move it away first, a join file is not overwritten") from None
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write("\n".join(lines) + "\n")
-        except BaseException:  # no half of one stays
-            path.unlink(missing_ok=True)
-            raise
+    if not write_new(path, ["\n".join([*lines, ""]).encode()], before):
+        raise ConfigError(f"{path} exists: move it away first, a join file is not overwritten")
 
 
 def read_join_file(path: str | Path) -> JoinFile:
     """Read a join file, and warn when others can read it. Raises ConfigError when it is no whole one."""
     try:
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            said = tomllib.loads(file.read(1 << 16).decode())
-    except OSError as error:
-        raise ConfigError(f"cannot read the join file {path}: {error.strerror}; copy it from the gateway") from None
+        with Reader(followed(path)) as file:
+            mode = file.status().st_mode
+            said = tomllib.loads(file.read_at(1 << 16, 0).decode())
+    except Missing as error:
+        raise ConfigError(f"the join file: {error}; copy it from the gateway") from None
     except ValueError:  # what the parser says of it may quote the token
         raise ConfigError(f"the join file {path} is cut or damaged: {ANEW}") from None
     if said.get("format", FORMAT) != FORMAT:

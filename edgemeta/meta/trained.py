@@ -16,6 +16,7 @@ from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, softmax
 from edgemeta.nn.files import load_parameters, save_model
 from edgemeta.nn.given import positions, read_labels, refuse_numbers, samples_of, targets_of
+from edgemeta.reading import followed
 
 HIGHEST_LR = 1e38  # beyond it is what float32 cannot hold
 
@@ -137,12 +138,13 @@ def _check_settings(steps: int, lr: float, batch_size: int, seed: int) -> None:
 
 
 def load_model(path: str | Path, threads: int = 1) -> TrainedModel:
-    """Return the model in a file; raises ModelFileError that says what is wrong with it.
+    """Return the model in a file; raises ModelFileError that says what is wrong with it, StorageError when it cannot be
+    read.
 
     threads: how many share the model's work; any number gives the same bits.
     """
     if not isinstance(path, str | os.PathLike):
         raise ModelFileError(f"a model file is named by its path, and not by {path!r}")
-    network, theta, classes, round_number = load_parameters(Path(path))
+    network, theta, classes, round_number = load_parameters(followed(Path(path)))
     network.threads = threads
     return TrainedModel(network, theta, classes, round_number)

@@ -6,20 +6,21 @@ Nothing in it is trusted: lengths are held against limits and the file's size be
 
 import json
 import math
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemeta.errors import DivergedError, InputError, ModelFileError
+from edgemeta.errors import DivergedError, InputError, ModelFileError, StorageError
 from edgemeta.names import canonical
 from edgemeta.nn.layout import Shape, Vector
 from edgemeta.nn.model import Model, Normalization, layers_from
 from edgemeta.nn.models import MODELS, build, layers_of
+from edgemeta.reading import Missing, Reader, reading
 from edgemeta.storage import write_atomic
 
 FORMAT = "edgemeta/1"
@@ -51,7 +52,7 @@ def encode_header(tensors: Mapping[str, tuple[np.dtype[Any], Shape]], metadata: 
         start, end = end, end + dtype.itemsize * math.prod(shape)
         header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the data starts at a multiple of 8, so that it can be mapped
+    text += b" " * (-len(text) % 8)  # the data starts at a multiple of 8, so that others can map it
     return len(text).to_bytes(8, "little") + text
 
 
@@ -62,17 +63,68 @@ def encode_tensors(tensors: Mapping[str, Array], metadata: Mapping[str, str]) ->
     return [head, *(array.reshape(-1).view(np.uint8).data for array in arrays.values())]
 
 
-def read_header(file: BinaryIO) -> Header:
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in an open file, which is read when it is asked for: no file is mapped, as errors of those are signals.
+
+    `stored[a:b]` is part of a vector, good until the next part is asked for: that is read into the same memory, as new
+    memory takes longer than to read. Raises StorageError, and ModelFileError when the file has become shorter.
+    """
+
+    file: Reader
+    dtype: np.dtype[Any]
+    shape: Shape
+    offset: int
+    _block: list[Array] = field(default_factory=list)
+
+    def __getitem__(self, part: slice) -> Array:
+        start, stop, _ = part.indices(self.shape[0])
+        size = max(stop - start, 0)
+        if not self._block or self._block[0].size < size:
+            self._block[:] = [np.empty(size, self.dtype)]
+        return self._read(self._block[0][:size], start)
+
+    def whole(self, out: Array | None = None) -> Array:
+        """Return all of it; out: memory of the same type and shape, without gaps, to be filled."""
+        return self._read(np.empty(self.shape, self.dtype) if out is None else out, 0)
+
+    def _read(self, out: Array, start: int) -> Array:
+        if out.size:
+            block = out.reshape(-1).view(np.uint8).data
+            if self.file.fill(block, self.offset + self.dtype.itemsize * start) < len(block):
+                raise ModelFileError(f"cannot use {self.file.path}: it was cut short while it was read")
+        return out
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[dict[str, Stored], Mapping[str, str]]]:
+    """Give name -> tensor of a file and its metadata, for as long as it is open.
+
+    It stays the same file when another one takes its name. Raises ModelFileError that names a file which is none or is
+    not there, StorageError when it cannot be read.
+    """
+    try:
+        file = Reader(path)
+    except Missing as error:
+        raise ModelFileError(f"{error}; expected a model file") from error
+    with file:
+        try:
+            header = read_header(file)
+        except ModelFileError as error:
+            raise ModelFileError(f"cannot use {path}: {error}") from error
+        yield {name: Stored(file, *entry) for name, entry in header.tensors.items()}, header.metadata
+
+
+def read_header(file: Reader) -> Header:
     """Return the header of an open file, checked against its size; raises ModelFileError for anything unsound."""
-    size = os.fstat(file.fileno()).st_size
-    file.seek(0)
-    length = int.from_bytes(file.read(8), "little")
+    size = file.status().st_size
+    length = int.from_bytes(file.read_at(8, 0), "little")
     if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
         raise ModelFileError(
             f"the header is said to take {length} bytes of a file of {size}: cut short or no safetensors"
         )
     try:
-        header = json.loads(file.read(length))
+        header = json.loads(file.read_at(length, 8))
         metadata = header.pop("__metadata__", {})
         tensors = {name: _tensor(entry, 8 + length) for name, entry in header.items()}
         if not all(isinstance(value, str) for value in metadata.values()):
@@ -90,22 +142,12 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Array], Mapping[str, str]]:
-    """Return name -> array, mapped from the file read-only, and the metadata.
-
-    Raises ModelFileError that names the file; its cause says what is wrong and does not. The mapping stays valid when
-    the file is replaced by a rename.
-    """
-    try:
-        with open(path, "rb") as file:
-            header = read_header(file)
-            return {
-                name: np.memmap(file, dtype, "r", offset, shape) if math.prod(shape) else np.empty(shape, dtype)
-                for name, (dtype, shape, offset) in header.tensors.items()
-            }, header.metadata
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror}; expected a model file") from error
-    except (ModelFileError, ValueError) as error:  # ValueError: NumPy's, for sizes that it cannot even name
-        raise ModelFileError(f"cannot use {path}: {error}") from error
+    """Return name -> array, in memory of its own, and the metadata; raises as `opened` does."""
+    with opened(path) as (tensors, metadata), reading(path):
+        try:
+            return {name: tensor.whole() for name, tensor in tensors.items()}, metadata
+        except ValueError as error:  # NumPy's, for sizes that it cannot even name
+            raise ModelFileError(f"cannot use {path}: {error}") from None
 
 
 def save_model(path: Path, model: Model, theta: Vector, classes: Sequence[str], round_number: int) -> None:
@@ -139,31 +181,40 @@ def model_metadata(model: Model, classes: Sequence[str], round_number: int) -> d
 
 
 def load_parameters(path: Path) -> tuple[Model, Vector, tuple[str, ...], int]:
-    """Return (model, theta, class names, round) from a model file; raises ModelFileError that says what is wrong."""
-    tensors, metadata = read_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise ModelFileError(f"{path} is of format {metadata.get('format')!r}: expected '{FORMAT}'")
-    try:
-        classes = _class_names(metadata["classes"])
-        model = model_from(metadata, len(classes))
-        _check_classes(model, classes)
-        if metadata["layout"] != model.layout.fingerprint:
-            raise InputError(
-                f"its layout is {metadata['layout']}, but its description gives {model.layout.fingerprint}"
-            )
-        if any(tensor.dtype != np.float32 for tensor in tensors.values()):
-            raise InputError("its tensors are not all float32, as a model's are")
-        round_number = int(metadata["round"])
-        if round_number < 0:
-            raise ValueError(f"its round is {round_number}")
-        theta = model.layout.flatten(tensors)
-        if not np.isfinite(theta).all():
-            raise ValueError("its parameters are not all finite")
-        return model, theta, classes, round_number
-    except KeyError as error:
-        raise ModelFileError(f"cannot use {path}: its metadata lack {error}; was it written by edgemeta?") from None
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, InputError) as error:
-        raise ModelFileError(f"cannot use {path}: {error}; was it written by a newer version?") from None
+    """Return (model, theta, class names, round) from a model file.
+
+    Raises ModelFileError that says what is wrong, StorageError when the file cannot be read.
+    """
+    with opened(path) as (tensors, metadata):
+        if metadata.get("format") != FORMAT:
+            raise ModelFileError(f"{path} is of format {metadata.get('format')!r}: expected '{FORMAT}'")
+        try:
+            classes = _class_names(metadata["classes"])
+            model = model_from(metadata, len(classes))
+            _check_classes(model, classes)
+            if metadata["layout"] != model.layout.fingerprint:
+                raise InputError(
+                    f"its layout is {metadata['layout']}, but its description gives {model.layout.fingerprint}"
+                )
+            if any(tensor.dtype != np.float32 for tensor in tensors.values()):
+                raise InputError("its tensors are not all float32, as a model's are")
+            round_number = int(metadata["round"])
+            if round_number < 0:
+                raise ValueError(f"its round is {round_number}")
+            model.layout.check({name: tensor.shape for name, tensor in tensors.items()})
+            with reading(path):
+                theta = np.empty(model.layout.size, np.float32)
+                for name, view in model.layout.views(theta).items():
+                    tensors[name].whole(view)
+            if not np.isfinite(theta).all():
+                raise ValueError("its parameters are not all finite")
+            return model, theta, classes, round_number
+        except KeyError as error:
+            raise ModelFileError(f"cannot use {path}: its metadata lack {error}; was it written by edgemeta?") from None
+        except (StorageError, ModelFileError):
+            raise
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, InputError) as error:
+            raise ModelFileError(f"cannot use {path}: {error}; was it written by a newer version?") from None
 
 
 def model_from(metadata: Mapping[str, str], outputs: int) -> Model:

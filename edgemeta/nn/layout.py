@@ -65,16 +65,19 @@ class Layout:
             )
         return {name: vector[self.slices[name]].reshape(shape) for name, shape in self.entries}
 
-    def flatten(self, tensors: Mapping[str, Vector], dtype: Any = np.float32) -> Vector:
-        """Return one new vector holding `tensors`; raises InputError unless names and shapes are this layout's."""
-        got = {name: tensor.shape for name, tensor in tensors.items()}
+    def check(self, shapes: Mapping[str, Shape]) -> None:
+        """Raise InputError unless these names and shapes of tensors are this layout's."""
         expected = dict(self.entries)
-        if got != expected:
-            wrong = sorted(name for name in got.keys() | expected.keys() if got.get(name) != expected.get(name))
+        if dict(shapes) != expected:
+            wrong = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
             raise InputError(
                 f"tensors do not fit the layout: {', '.join(wrong)} missing, unknown or of another shape; "
                 f"expected {', '.join(f'{name} {list(shape)}' for name, shape in self.entries)}"
             )
+
+    def flatten(self, tensors: Mapping[str, Vector], dtype: Any = np.float32) -> Vector:
+        """Return one new vector holding `tensors`; raises InputError unless names and shapes are this layout's."""
+        self.check({name: tensor.shape for name, tensor in tensors.items()})
         vector = np.empty(self.size, dtype)
         for name, view in self.views(vector).items():
             view[...] = tensors[name]

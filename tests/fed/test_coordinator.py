@@ -1,6 +1,8 @@
 """The round's rules, by messages and a clock that the test turns."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -339,7 +341,7 @@ def test_a_damaged_directory_is_refused(run):
 
 def test_a_directory_belongs_to_one_configuration_and_one_process(run):
     gateway = run(rounds=2)
-    with pytest.raises(StorageError, match="another process"):
+    with pytest.raises(StorageError, match="wait for it, or give another folder"):
         RunDirectory(gateway.path, gateway.config)
     gateway.directory.close()
     with pytest.raises(ConfigError, match=r"phases\.0\.rounds: 2 and 3"):
@@ -352,7 +354,7 @@ def test_a_full_disk_loses_nothing(run, monkeypatch):
     gateway.update(0, 1.0)
     gateway.update(1, 2.0)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     for broken in ("edgemeta.storage.os.fsync", "edgemeta.storage.os.replace"):
@@ -399,7 +401,12 @@ def test_the_history_can_be_read_from_where_one_was(run):
 def test_a_new_rounds_folder_is_flushed_before_what_is_accepted_into_it(run, monkeypatch):
     gateway = run()
     gateway.start()
-    flushed = []
-    monkeypatch.setattr("edgemeta.fed.directory.sync_folder", lambda folder: flushed.append(folder.name))
+    flushed, fsync = [], os.fsync
+
+    def flush(descriptor):
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush)
     gateway.update(0)
-    assert flushed == ["rounds"]
+    assert flushed == ["rounds", "000001"]

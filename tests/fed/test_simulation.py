@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from processes import end
 from runs import TINY, arrays, command_line, without_seconds
 
 import edgemeta
@@ -96,12 +97,12 @@ def test_another_seed_is_another_run(undisturbed):
 def test_killed_at_any_rename_it_ends_with_the_same_bits(undisturbed, tmp_path, monkeypatch, seed):
     replace, left, kills, moments = os.replace, 0, 0, random.Random(seed)
 
-    def killing(*names):
+    def killing(*names, **folders):
         nonlocal left
         left -= 1
         if left == 0 and kills % 2:
             raise Killed
-        replace(*names)
+        replace(*names, **folders)
         if left == 0:
             raise Killed
 
@@ -143,10 +144,13 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, number):
     # An interrupt may fall between a file's opening and its `with`, which Python would warn of if it were asked to.
     quiet = os.environ | {"PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=quiet)
-    while "round 1/" not in process.stderr.readline():
-        pass
-    process.send_signal(number)
-    _, rest = process.communicate(timeout=30)
+    try:
+        while "round 1/" not in process.stderr.readline():
+            pass
+        process.send_signal(number)
+        _, rest = process.communicate(timeout=30)
+    finally:
+        end(process)
     assert process.returncode == 130
     assert "same command to go on" in rest
     assert "Traceback" not in rest
@@ -220,12 +224,12 @@ def test_private_vectors_stay_and_advance_once_a_round(tmp_path, monkeypatch):
     settings = TINY | {"phases": [{"algorithm": "counting", "rounds": 3, "local_steps": 2, "batch_size": 4}]}
     replace, calls = os.replace, 0
 
-    def killing(source, target):
+    def killing(*names, **folders):
         nonlocal calls
         calls += 1
         if calls in (9, 14, 20, 23):
             raise Killed
-        replace(source, target)
+        replace(*names, **folders)
 
     monkeypatch.setattr(os, "replace", killing)
     for _ in range(5):

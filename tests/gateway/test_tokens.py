@@ -1,5 +1,6 @@
 """Who may take part: the register of tokens, and what a gateway does about them, over real sockets."""
 
+import errno
 import hashlib
 import http.client
 import json
@@ -67,7 +68,10 @@ def test_what_is_kept_is_a_hash_that_only_its_owner_reads(path):
     assert A not in text
     assert json.loads(text)["devices"]["cam"]["tokens"] == [hashlib.sha256(A.encode()).hexdigest()]
     assert read_register(path).devices["cam"].enrolled == 1e9
-    assert os.listdir(path.parent) == ["devices.json"]
+    assert {one.name: stat.S_IMODE(one.stat().st_mode) for one in path.parent.iterdir()} == {
+        "devices.json": 0o600,
+        "devices.lock": 0o600,
+    }
 
 
 def test_a_token_names_its_device(path):
@@ -142,6 +146,25 @@ def test_a_damaged_file_stops_a_start_and_changes_nothing_for_who_has_read_it(pa
         assert path.read_text(encoding="latin-1") == text
         assert tokens.owner(A) == tokens.owner(A) == "cam"
     assert len(caplog.records) == 5  # said once for each change
+
+
+@pytest.mark.parametrize("operation", ["open", "stat", "read"])
+def test_a_file_that_cannot_be_read_now_is_read_at_the_next_request(path, caplog, monkeypatch, operation):
+    enroll(path, "cam", A, 0)
+    tokens = Tokens(path)
+    revoke(path, "cam")
+
+    def ill(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, operation, ill)
+        assert tokens.owner(A) == tokens.owner(A) == "cam"
+        assert len(caplog.records) == 1  # said once
+        with pytest.raises(StorageError, match="Input/output error"):
+            Tokens(path)
+    with pytest.raises(Refused, match="revoked"):
+        tokens.owner(A)
 
 
 def test_a_folder_that_cannot_be_had_is_said(tmp_path):
@@ -387,7 +410,8 @@ def test_the_commands(tmp_path):
     assert (done.returncode, "--url" in done.stderr) == (2, True)
     assert not list(tmp_path.iterdir())
     done = edgemeta("enroll", "cam", "--url", "http://127.0.0.1:8742")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == f"{tmp_path / 'edgemeta-state'} is the site of a gateway from now on\n"
     file = tmp_path / "cam.join"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     before = file.read_bytes()
@@ -421,7 +445,8 @@ def test_the_commands(tmp_path):
     (tmp_path / "edgemeta-state" / "devices.json").write_text(json.dumps(register))
     assert edgemeta("revoke", "cam").returncode == 0
     listed = edgemeta("devices").stdout
-    assert (len(listed.splitlines()), "not joined yet" in listed, "revoked" in listed) == (1, True, True)
+    assert [line.split()[0] for line in listed.splitlines()] == ["cam", "pump"]  # pump has joined, and has no token
+    assert ("revoked" in listed.splitlines()[0], "without a token" in listed.splitlines()[1]) == (True, True)
     assert edgemeta("revoke", "mic").returncode == 2
     done = edgemeta("operator-token")
     token = done.stdout.strip()
