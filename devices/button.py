@@ -62,12 +62,13 @@ def open_camera():
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--server", help="the gateway's URL; or else:")
 parser.add_argument("--join", help="this device's join file")
+parser.add_argument("--name", help="what the gateway calls this device, instead of the host's name")
 parser.add_argument("--pictures", type=Path, default=Path("pictures"))
 parser.add_argument("--state", default="edgemeta-state")
 options = parser.parse_args()
 
 buttons, take = listen_to_buttons(), open_camera()
-with edgemeta.Device(options.server, options.pictures, options.state, join=options.join) as device:
+with edgemeta.Device(options.server, options.pictures, options.state, options.name, join=options.join) as device:
     for turn in itertools.count():
         if not buttons:
             presses.put(list(BUTTONS.values())[turn % len(BUTTONS)])

@@ -2,8 +2,9 @@
 
     python3 camera.py --join FILE --pictures DIR
 
-DIR has a folder for each class of the run. What the camera takes goes to DIR/../unsorted: move a picture into the
-folder of its class, and it is learned from. Without picamera2 the pictures are drawn here, and sort themselves.
+DIR has a folder for each class: of the run, or, where every board has its own, whatever this one is to tell apart. What
+the camera takes goes to DIR/../unsorted: move a picture into the folder of its class, and it is learned from. Without
+picamera2 the pictures are drawn here, and sort themselves.
 """
 
 import argparse
@@ -49,6 +50,7 @@ def open_camera(wanted):
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--server", help="the gateway's URL; or else:")
 parser.add_argument("--join", help="this device's join file")
+parser.add_argument("--name", help="what the gateway calls this device, instead of the host's name")
 parser.add_argument("--pictures", type=Path, default=Path("pictures"))
 parser.add_argument("--state", default="edgemeta-state")
 parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="between two pictures")
@@ -56,7 +58,7 @@ parser.add_argument("--simulate", action="store_true", help="draw pictures thoug
 options = parser.parse_args()
 
 take, real = open_camera(options.simulate)
-with edgemeta.Device(options.server, options.pictures, options.state, join=options.join) as device:
+with edgemeta.Device(options.server, options.pictures, options.state, options.name, join=options.join) as device:
     due = 0.0
     for number in itertools.count():
         if time.monotonic() >= due:
@@ -68,17 +70,13 @@ with edgemeta.Device(options.server, options.pictures, options.state, join=optio
             Image.fromarray(picture).save(folder / f"{time.time_ns()}.png")
             try:
                 small = np.asarray(Image.fromarray(picture).resize((SIZE, SIZE)))
-                print("it sees", np.round(device.predict(small), 2))
+                chances = device.predict(small)
+                print("it sees", device.classes[int(chances.argmax())], np.round(chances, 2))
             except DataError:
                 pass  # no model has come yet
-        try:
-            done = device.step(budget_s=2.0)
-        except DataError as error:
-            print(f"waiting for pictures: {error}", file=sys.stderr)
-            time.sleep(min(options.every, 5.0))
-            continue
+        done = device.step(budget_s=2.0)
         if done.kind not in ("waiting", "idle"):
-            print(done)
+            print(done, file=sys.stderr if done.kind == "data" else sys.stdout)  # there are too few pictures yet
         if done.kind == "over":
             break
         time.sleep(min(done.wait_s, max(due - time.monotonic(), 0.0)))

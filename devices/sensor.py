@@ -67,6 +67,7 @@ def record(label):
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--server", help="the gateway's URL; or else:")
 parser.add_argument("--join", help="this device's join file")
+parser.add_argument("--name", help="what the gateway calls this device, instead of the host's name")
 parser.add_argument("--label", choices=CLASSES, help="only record: what the machine is doing now")
 parser.add_argument("--recordings", type=Path, default=Path("recordings"))
 parser.add_argument("--state", default="edgemeta-state")
@@ -81,7 +82,7 @@ if not any(options.recordings.glob("*.npz")):
         sys.exit("nothing is recorded yet: run this with --label still, and with --label shaking")
     record(0)
     record(1)
-with edgemeta.Device(options.server, recorded, options.state, join=options.join) as device:
+with edgemeta.Device(options.server, recorded, options.state, options.name, join=options.join) as device:
     for _ in itertools.count():
         done = device.step(budget_s=2.0)
         if done.kind not in ("waiting", "idle"):

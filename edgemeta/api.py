@@ -1,24 +1,31 @@
 """What a script calls: functions that bring the rooms together with the clock and the file system."""
 
+import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgemeta.config import OWN, RunConfig, config_from, read_settings, to_dict
 from edgemeta.data import Split, check_apart, check_several, open_data
 from edgemeta.data.arrays import named_splits, own_splits
 from edgemeta.data.fingerprint import fingerprint
 from edgemeta.data.leftout import LeftOut, one_sided
-from edgemeta.errors import ConfigError
+from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed.comparison import alone, fedavg_of
 from edgemeta.fed.participants import Participant, check_episodes, divide, left_over, with_own_classes
 from edgemeta.fed.plan import CUSTOM, network_of, resolve
 from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
-from edgemeta.meta import load_model
+from edgemeta.meta import LEARNERS, TrainedModel, load_model
+from edgemeta.names import canonical, listed
 from edgemeta.nn import Model, Vector
+from edgemeta.nn.heads import give_head
+
+log = logging.getLogger("edgemeta")
 
 MODEL_FILE = "model.safetensors"  # in a run directory
 Arrays = tuple[Any, Any]  # samples and labels
@@ -67,7 +74,11 @@ def start(
     prepared: Prepared, out: str | Path | None = None, init: str | Path | None = None, jobs: int = 1, **hooks: Any
 ) -> RunResult:
     """Run what `prepare` made ready; see `simulate`."""
-    theta = initial(prepared.network, prepared.config.seed, init)
+    begun = out is not None and Path(out, "progress.json").exists()
+    if begun and init is not None:
+        log.warning("%s holds a run that goes on: --init (init=) is for one that begins, and is not looked at", out)
+    names = prepared.config.model.names
+    theta = initial(prepared.network, prepared.config.seed, None if begun else init, names)
     with processes(jobs) as each:
         return run(
             *(prepared.config, prepared.network, prepared.participants),
@@ -138,7 +149,8 @@ def prepare(
     splits: tuple[Split, ...]
     if data is None:
         split = open_data(config.data.source, shape=config.model.input_shape, seed=config.seed)
-        resolved = resolve(config, split.train.shape, split.train.classes, model)
+        most = most_classes(split, config) if config.model.own else None
+        resolved = resolve(config, split.train.shape, split.train.classes, model, most)
         participants, _ = divide(split, resolved.data, resolved.seed)
         splits, unused = (split,), left_over(split, participants, resolved.data)
         if config.model.own:
@@ -150,13 +162,25 @@ def prepare(
         participants = [Participant(split.train, split.test, k) for k, split in enumerate(splits)]
         first, unused = splits[0].train, LeftOut(why=() if config.model.own else tuple(one_sided(splits)))
         config = replace(config, data=replace(config.data, source="arrays", participants=len(participants)))
-        resolved = resolve(config, first.shape, first.classes, model)
+        most = max(len(split.train.classes) for split in splits)
+        resolved = resolve(config, first.shape, first.classes, model, most)
     if config.model.own:
         check_apart(participant.train_set for participant in participants)
     elif model is None or model.classifies:
         check_several(participant.train_set for participant in participants)
+    if model and resolved.model.most_classes:
+        give_head(model, resolved.model.most_classes)
     check_episodes(participants, resolved.evaluation)
     return Prepared(resolved, model or network_of(resolved, threads), participants, splits, unused)
+
+
+def most_classes(split: Split, config: RunConfig) -> int | None:
+    """Return how many classes a participant has at most of a data set that is cut; None where it cannot be cut so."""
+    try:
+        participants, _ = divide(split, config.data, config.seed)
+    except DataError:
+        return None
+    return max(len(with_own_classes(participant).train_set.classes) for participant in participants)
 
 
 def _own_splits(data: Iterable[tuple[Arrays, Arrays]], config: RunConfig, model: Model | None) -> list[Split]:
@@ -171,7 +195,9 @@ def gateway_data(config: RunConfig) -> tuple[Split] | None:
 
     None where the configuration gives both. Only labels are read. Raises DataError.
     """
-    if config.model.input_shape is not None and (config.model.own or config.model.names):
+    heads = not all(phase.algorithm in LEARNERS and LEARNERS[phase.algorithm].embeds for phase in config.phases)
+    enough = not heads or config.model.most_classes if config.model.own else config.model.names
+    if config.model.input_shape is not None and enough:
         return None
     return (open_data(config.data.source, shape=config.model.input_shape, seed=config.seed),)
 
@@ -184,16 +210,23 @@ def prepare_gateway(
     data: what `gateway_data` returned, if it has been asked before. model: one's own network. Raises ConfigError and
     DataError.
     """
-    shape, classes = config.model.input_shape, config.model.names
+    shape, classes, most = config.model.input_shape, config.model.names, config.model.most_classes
     if found := data or gateway_data(config):
         shape, classes = found[0].train.shape, found[0].train.classes
+        most = most_classes(found[0], config) if config.model.own else most
     assert shape is not None  # or there would be data
-    resolved = resolve(config, shape, classes, model)
+    resolved = resolve(config, shape, classes, model, most)
+    if model and resolved.model.most_classes:
+        give_head(model, resolved.model.most_classes)
     return resolved, model or network_of(resolved)
 
 
-def initial(network: Model, seed: int, init: str | Path | None) -> Vector:
-    """Return where a run starts: the parameters in a model file, or new ones; raises ConfigError on another layout."""
+def initial(network: Model, seed: int, init: str | Path | None, classes: tuple[str, ...] = ()) -> Vector:
+    """Return where a run starts: the parameters in a model file, or new ones; raises ConfigError on another layout.
+
+    classes: of the run; none where they have no common names. A class that the file's model knows keeps its part of the
+    last layer, wherever it stands in either list; the others begin, in order, with what is left over there.
+    """
     if init is None:
         return network.init(seed)
     start = load_model(init)
@@ -202,4 +235,28 @@ def initial(network: Model, seed: int, init: str | Path | None) -> Vector:
             f"{init} holds a model of layout {start.network.layout.fingerprint}, and this run's network has "
             f"{network.layout.fingerprint}: give a model of the same network, input shape and classes"
         )
-    return start.theta
+    if not classes or not network.classifies:
+        return start.theta
+    if [*map(canonical, classes)] == [*map(canonical, start.classes)]:
+        return start.theta
+    return _by_name(network, start, classes, init)
+
+
+def _by_name(network: Model, start: TrainedModel, classes: Sequence[str], init: str | Path) -> Vector:
+    """Return a model's parameters with the last layer's outputs in the order of other classes."""
+    known = {canonical(name): number for number, name in enumerate(start.classes)}
+    asked = [known.get(canonical(name)) for name in classes]
+    left = iter(sorted(set(range(len(known))) - {*asked}))
+    order = [next(left) if number is None else number for number in asked]
+    theta = np.array(start.theta)
+    views = network.layout.views(theta)
+    last = [*views][-1].rpartition(".")[0]
+    for name, view in views.items():
+        if name.rpartition(".")[0] == last and view.shape[-1] == len(order):
+            view[...] = view[..., order]
+    new = [name for name, number in zip(classes, asked, strict=True) if number is None]
+    log.warning(
+        "%s has its classes in another order, and they are taken by name%s",
+        *(init, f"; new to it: {listed(new)}" if new else ""),
+    )
+    return theta

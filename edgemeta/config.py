@@ -23,13 +23,15 @@ PRESETS = Path(__file__).parent / "presets"
 class ModelConfig:
     """The network. What is None is taken from the data.
 
-    classes: names (of one's own arrays, too), or how many; or "own": every participant has its own.
+    classes: names (of one's own arrays, too), or how many; or "own": every participant has its own. most_classes: how
+    many of its own a participant has at most.
     """
 
     name: str = "cnn"
     input_shape: tuple[int, ...] | None = None
     classes: tuple[str, ...] | int | str | None = None
     loss: str = "cross-entropy"
+    most_classes: int | None = number(None, 1)
 
     def __post_init__(self) -> None:
         if isinstance(self.classes, tuple):  # one name has one form, wherever it comes from
@@ -51,13 +53,14 @@ class DataConfig:
     """Where samples come from and who has which. Shares are 0 to 1; pixel_noise is a sigma in the pixel range 0..1."""
 
     source: str = "synthetic"
-    participants: int = number(10, 1, 100_000)
+    participants: int = number(10, 0, 100_000)  # 0: as many as join
     held_out: int = number(0, 0)
     partition: str = "shards:2"
     validation: float = number(0.0, 0, 0.9)
     label_noise: float = number(0.0, 0, 1)
     pixel_noise: float = number(0.0, 0, 1)
     noisy_participants: float = number(1.0, 0, 1)
+    new_classes: int = number(0, 0)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class ServerConfig:
     optimizer_settings: Mapping[str, float] = field(default_factory=dict)
     aggregator_settings: Mapping[str, float] = field(default_factory=dict)
     clip: float | str = 5.0
+    max_lag: int = number(2, 0, 100)
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,12 @@ def config_from(settings: Mapping[str, Any]) -> RunConfig:
     if config.evaluation.episodes and min(config.evaluation.shots, default=0) < 1:
         complaints.append(f"evaluation.shots is {list(config.evaluation.shots)}: expected one number from 1, or more")
     held_out, participants = config.data.held_out, config.data.participants
-    if held_out >= participants and not any(line.startswith("data.participants ") for line in complaints):
+    if held_out and not participants:
+        said = (
+            f"data.held_out is {held_out}, and data.participants 0: where as many as join take part, all of them train"
+        )
+        complaints.append(f"{said}; leave data.held_out out")
+    elif held_out >= participants > 0 and not any(line.startswith("data.participants ") for line in complaints):
         complaints.append(f"data.held_out is {held_out} of {participants} participants: leave one or more to train on")
     if complaints:
         raise ConfigError("; ".join(complaints))
@@ -211,6 +220,14 @@ def assign(settings: dict[str, Any], text: str) -> None:
         here[last] = parsed
 
 
+def put(settings: Any, key: str, value: Any) -> None:
+    """Set the value of a dotted name, which is there, in nested dicts and lists."""
+    *path, last = (int(part) if part.isdecimal() else part for part in key.split("."))
+    for part in path:
+        settings = settings[part]
+    settings[last] = value
+
+
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Return nested dicts and lists, without the settings that are None or an empty table."""
     return _plain(asdict(config))  # type: ignore[no-any-return]
@@ -227,11 +244,16 @@ def to_toml(config: RunConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(a: RunConfig, b: RunConfig) -> list[str]:
-    """Return one line for each setting in which two configurations differ."""
+def differing(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Return dotted name -> both values, None where there is none, of the settings in which configurations differ."""
     left, right = _flat(to_dict(a)), _flat(to_dict(b))
     keys = [*left, *(key for key in right if key not in left)]
-    return [f"{key}: {left.get(key)!r} and {right.get(key)!r}" for key in keys if left.get(key) != right.get(key)]
+    return {key: (left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)}
+
+
+def differences(a: RunConfig, b: RunConfig) -> list[str]:
+    """Return one line for each setting in which two configurations differ."""
+    return [f"{key}: {ours!r} and {theirs!r}" for key, (ours, theirs) in differing(a, b).items()]
 
 
 def _item(items: list[Any], part: str, key: str) -> Any:

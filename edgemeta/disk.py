@@ -1,7 +1,7 @@
 """What gateway and device ask of the operating system's files: all of it passes here, and through `system`.
 
-No link is followed that somebody else has put in the way. A path is walked from folder to folder, each opened in the
-one before; a link on the way counts where root or this user owns it, and one in the place of the file itself never. So
+No link is followed that somebody else has put in the way. A path with links is walked from folder to folder, each
+opened in the one before; a link on the way counts where root or this user owns it, and one in a file's place never. So
 whoever may write in a folder cannot lead a more powerful program, such as `sudo edgemeta enroll`, to another file. What
 is made has the mode that was said, whatever the umask, and belongs, where root makes it, to whom its folder belongs.
 
@@ -29,6 +29,34 @@ NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXD
 
 def open_folder(path: Path, flags: int = FOLDER) -> int:
     """Return the descriptor of a folder, which may itself be such a link as is followed."""
+    straight = _straight(path, flags)
+    return _walk(path, flags) if straight is None else straight
+
+
+def _straight(path: Path, flags: int) -> int | None:
+    """Return the descriptor of a folder to which no link leads; None where one does, or that cannot be told.
+
+    Most folders are such, and it is one step instead of many. It is also what an emulator understands that takes "/",
+    asked for by itself, for the root of the files that it brings.
+    """
+    try:
+        folder: int = system.open(path, flags)
+    except OSError:
+        return None  # the walk says why
+    try:
+        if system.readlink(f"/proc/self/fd/{folder}") == os.path.abspath(path):
+            return folder
+    except OSError:
+        pass  # there is no /proc
+    except BaseException:
+        system.close(folder)
+        raise
+    system.close(folder)
+    return None
+
+
+def _walk(path: Path, flags: int) -> int:
+    """Return the same, from folder to folder, each opened in the one before."""
     parts = [*reversed(path.parts)] or ["."]
     here: int | None = None
     links = 0

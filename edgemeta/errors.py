@@ -25,6 +25,10 @@ class DataError(InputError):
     """Training or test data is missing, damaged, or not what the model expects."""
 
 
+class NoDataYet(DataError):
+    """There are no samples, or too few to set some aside: where data grows, more may come."""
+
+
 class ModelFileError(InputError):
     """A model file or tensor message is damaged, hostile, or of another layout."""
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -17,8 +18,10 @@ from edgemeta.reading import exists, read_file, said
 from edgemeta.records import Record, record_from
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # a network's file system, say
 PASSING = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what may be otherwise a moment later
 PUBLIC, PRIVATE = 0o644, 0o600
+LOCK_TRIES, LOCK_S = 100, 0.05  # a change takes some milliseconds
 
 
 class Damaged(ConfigError):
@@ -166,10 +169,46 @@ def lock(path: Path) -> int | None:
         except BlockingIOError:
             disk.system.close(descriptor)
             return None
+        except OSError as error:
+            disk.system.close(descriptor)
+            if error.errno not in NO_LOCKS:
+                raise
+            raise StorageError(
+                f"the file system of {path.parent} has no locks ({said(error)}), and without them two processes could "
+                "write there at once: give a folder on another file system, such as this machine's own disk"
+            ) from error
         except BaseException:
             disk.system.close(descriptor)
             raise
         return descriptor
+
+
+def held_here(path: Path) -> bool:
+    """Say whether it is this process that has the lock of a file, as far as the system tells (Linux does)."""
+    found = disk.look(path)
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return False
+    # Number, FLOCK, ADVISORY, WRITE, process, device:device:file, from, to
+    held = [(fields[4], fields[5].rpartition(":")[2]) for fields in map(str.split, lines) if fields[1] == "FLOCK"]
+    return found is not None and (str(os.getpid()), str(found.st_ino)) in held
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock of a file for a change that takes some milliseconds; raises StorageError when another one stays."""
+    for _ in range(LOCK_TRIES):
+        descriptor = lock(path)
+        if descriptor is not None:
+            break
+        time.sleep(LOCK_S)
+    else:
+        raise StorageError(f"another process has held {path} for {LOCK_TRIES * LOCK_S:g} s: end it, or try again")
+    try:
+        yield
+    finally:
+        disk.system.close(descriptor)
 
 
 def write_kept(path: Path, record: Any, form: str, *, private: bool = False) -> None:

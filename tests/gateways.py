@@ -14,7 +14,9 @@ import numpy as np
 
 from edgemeta.config import config_from
 from edgemeta.fed.plan import resolve
+from edgemeta.fed.runs import runs
 from edgemeta.gateway.server import run_gateway
+from edgemeta.gateway.site import begin_run, opened
 from edgemeta.link.address import is_loopback
 from edgemeta.nn import Dense, Model
 
@@ -136,14 +138,16 @@ class Gateway:
                 self.port = port
                 listening.set()
 
-            await run_gateway(
-                *(self.config, self.network, np.zeros(self.network.layout.size, np.float32), self.path),
-                *(self.host, 0),
-                stopped=self.stopped,
-                on_listening=on_listening,
-                on_round=self.on_round,
-                **self.access,
-            )
+            with opened(self.path):
+                if not runs(self.path):
+                    begin_run(self.path, self.config, self.network, np.zeros(self.network.layout.size, np.float32))
+                await run_gateway(
+                    *(self.path, self.host, 0),
+                    stopped=self.stopped,
+                    on_listening=on_listening,
+                    on_round=lambda record, _: self.on_round(record),
+                    **self.access,
+                )
 
         self.thread = threading.Thread(target=asyncio.run, args=(live(),))
         self.thread.start()

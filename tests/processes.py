@@ -13,6 +13,7 @@ from runs import without_seconds
 
 from edgemeta.bench.loopback import Process, start
 from edgemeta.config import config_from, to_toml
+from edgemeta.fed.runs import run_of
 
 SPEC = "synthetic:samples=120,size=8"
 RUN = """
@@ -62,6 +63,7 @@ def server(folder: Path, *options: object, config: str = RUN) -> Iterator[tuple[
 
 def assert_same_run(folder: Path, reference: Path) -> None:
     """Compare two run directories: the model's bits, and the history but for seconds."""
+    folder = run_of(folder)
     assert (folder / "model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
     ours, theirs = (
         without_seconds([json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()])

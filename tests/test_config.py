@@ -110,7 +110,8 @@ def test_whole_numbers_are_numbers_too() -> None:
         ({"seed": 2**63}, "seed is"),
         ({"seed": 1.0}, "expected a whole number"),
         ({"model": {"classes": 1.5}}, "expected a list or expected a whole number"),
-        ({"data": {"participants": 0}}, "data.participants is 0: expected at least 1 and at most 100000"),
+        ({"data": {"participants": -1}}, "data.participants is -1: expected at least 0 and at most 100000"),
+        ({"data": {"participants": 0, "held_out": 1}}, "as many as join take part, all of them train"),
         ({"data": {"source": "\ud800"}}, "UTF-8"),
         ({"evaluation": {"grid": [[5, 100], [-1, 10]]}}, r"evaluation.grid.1 is [-1, 10]"),
         ({"evaluation": {"grid": [[5, 0]]}}, r"evaluation.grid.0 is [5, 0]"),
@@ -123,7 +124,7 @@ def test_what_cannot_be_is_refused(settings: Any, message: str) -> None:
 
 
 def test_a_refused_number_of_participants_is_not_compared_with() -> None:
-    assert "held_out" not in complaint({"data": {"participants": 0, "held_out": 20}})
+    assert "held_out" not in complaint({"data": {"participants": -1, "held_out": 20}})
 
 
 def test_assign() -> None:

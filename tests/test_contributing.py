@@ -74,7 +74,18 @@ def test_every_table_that_is_named_is_in_a_file_of_its_row():
 
 def test_every_table_of_variants_is_on_the_page():
     named = {name for row in rows() for name in re.findall(r"`(\w+)`", row[2])}
-    variants = {"LAYERS", "LOSSES", "MODELS", "LEARNERS", "AGGREGATORS", "OPTIMIZERS", "UPLOADS", "ROUTES", "Reason"}
+    variants = {
+        "ADAPTATIONS",
+        "LAYERS",
+        "LOSSES",
+        "MODELS",
+        "LEARNERS",
+        "AGGREGATORS",
+        "OPTIMIZERS",
+        "UPLOADS",
+        "ROUTES",
+        "Reason",
+    }
     assert variants <= named
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from disks import Disk, Killed, in_place_of_the_system
@@ -41,6 +42,17 @@ def secret(tmp_path: Path) -> Path:
 def untouched(secret: Path) -> bool:
     found = secret.stat()
     return (secret.read_bytes(), found.st_uid, stat.S_IMODE(found.st_mode)) == (b"secret", os.geteuid(), 0o600)
+
+
+def test_where_a_folder_cannot_be_asked_for_in_one_step_it_is_walked_to(tmp_path: Path, monkeypatch: Any) -> None:
+    own, deep = tmp_path / "own link", tmp_path / "a" / "b"
+    disk.make_folder(deep)
+    own.symlink_to(tmp_path / "a")
+    assert disk._straight(deep, disk.WAY) is not None
+    assert disk._straight(own / "b", disk.WAY) is None  # a link leads there
+    monkeypatch.setattr(disk, "_straight", lambda *_: None)  # as without /proc
+    write_atomic(own / "b" / "file", [b"x"])
+    assert read_file(deep / "file") == b"x"
 
 
 def test_a_link_in_a_files_place_is_not_followed(tmp_path: Path, secret: Path) -> None:
@@ -221,7 +233,7 @@ def test_a_command_waits_for_another_one_and_not_for_ever(tmp_path: Path, monkey
     assert Tokens(tmp_path / DEVICES_FILE).is_operators(token)
     held = lock(tmp_path / "devices.lock")
     assert held is not None
-    monkeypatch.setattr("edgemeta.gateway.tokens.LOCK_TRIES", 2)
+    monkeypatch.setattr("edgemeta.storage.LOCK_TRIES", 2)
     with pytest.raises(StorageError, match=r"another process has held .*devices\.lock"):
         make_operator_token(tmp_path)
     os.close(held)

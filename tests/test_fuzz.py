@@ -73,7 +73,7 @@ def _swap(whole, place, value):
 def test_updates(tmp_path, data):
     (tmp_path / "update").write_bytes(data)
     with suppress(Refused):
-        assert admit_update(tmp_path / "update", 1, NETWORK.layout, SIZES, "float32").samples >= 1
+        assert admit_update(tmp_path / "update", range(1, 2), NETWORK.layout, SIZES, "float32").samples >= 1
 
 
 @fuzz

@@ -10,7 +10,7 @@ import pytest
 import edgemeta
 
 ROOT = Path(edgemeta.__file__).parent
-GROUND = {"errors", "records", "names", "config", "disk", "reading", "storage", "logs"}
+GROUND = {"errors", "records", "names", "config", "disk", "reading", "storage", "folders", "logs"}
 CORE = GROUND | {"nn", "data", "meta", "fed"}
 BELOW = {  # room -> the rooms that it may use
     "errors": set(),
@@ -20,6 +20,7 @@ BELOW = {  # room -> the rooms that it may use
     "disk": set(),
     "reading": {"errors", "disk"},
     "storage": {"errors", "records", "disk", "reading"},
+    "folders": {"errors", "reading"},
     "names": {"errors"},
     "config": {"errors", "records", "names"},
     "nn": GROUND,
@@ -33,7 +34,7 @@ BELOW = {  # room -> the rooms that it may use
     "api": CORE | {"jobs"},
     "page": {"names"},
     "compare": CORE | {"api", "jobs", "page"},
-    "bench": CORE,
+    "bench": CORE | {"gateway", "device"},  # what measures both ends is no part of either
     "cli": CORE | {"gateway", "device", "link", "api", "jobs", "bench", "compare"},
 }
 OTHERS = {"data": {"PIL"}, "bench": {"torch"}, "cli": {"click"}}  # beside NumPy and the standard library

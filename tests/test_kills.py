@@ -14,6 +14,7 @@ from runs import TINY
 
 import edgemeta
 from edgemeta.bench.loopback import start, start_gateway
+from edgemeta.fed.runs import run_of
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +58,7 @@ def test_killed_at_random_moments_it_ends_with_the_right_bits(tmp_path, processe
     kills = 0
     while kills < KILLS:
         time.sleep(moments.uniform(0.05, 0.5))
-        assert not (served / "summary.json").exists(), f"over after {kills} kills: give it more rounds"
+        assert not (run_of(served) / "summary.json").exists(), f"over after {kills} kills: give it more rounds"
         # Mostly one of them, the gateway as often as a device; now and then all of them: a power cut.
         struck = range(DEVICES + 1) if moments.random() < 0.1 else [moments.choice([*range(DEVICES), DEVICES, DEVICES])]
         for who in struck:

@@ -2,12 +2,15 @@
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gateways import wait_for
 from PIL import Image
 from processes import SPEC, assert_same_run, end, write_config
 from runs import TINY, command_line
@@ -17,9 +20,13 @@ from edgemeta.bench.loopback import gateway, records, start
 from edgemeta.config import config_from
 from edgemeta.data.shapes import SHAPES
 from edgemeta.errors import ConfigError, DataError
+from edgemeta.fed.description import Description
 from edgemeta.fed.messages import admit_evaluation
 from edgemeta.fed.refusal import Refused
+from edgemeta.fed.runs import run_of
+from edgemeta.meta import TrainedModel
 from edgemeta.nn import Dense, Flatten, Model, ReLU
+from edgemeta.nn.files import read_tensors
 
 OWN: dict[str, Any] = TINY | {
     "model": {"name": "mlp", "classes": "own"},
@@ -154,6 +161,10 @@ def test_the_same_bits_over_http_through_kills(tmp_path: Path) -> None:
     config, served, log = write_config(tmp_path, OWN), tmp_path / "served", tmp_path / "log"
     edgemeta.simulate(config, out=tmp_path / "simulated")
     arguments = ("server", "--config", config, "--state", served)
+
+    def has_finished(rounds: int) -> bool:
+        return (run_of(served) / "history.jsonl").exists() and len(records(served, 0)) >= rounds
+
     server = start(*arguments, "--port", 0, log=log)
     url = server.stdout.readline().split()[-1]
     devices = [
@@ -166,8 +177,7 @@ def test_the_same_bits_over_http_through_kills(tmp_path: Path) -> None:
     ]
     try:
         for finished in (1, 2):
-            while not (served / "history.jsonl").exists() or len(records(served, 0)) < finished:
-                time.sleep(0.01)
+            wait_for(partial(has_finished, finished), 30)
             end(server)
             server = start(*arguments, "--port", url.rpartition(":")[2], log=log)
         assert [device.wait(timeout=30) for device in devices] == [0, 0, 0, 0], log.read_text()
@@ -208,6 +218,9 @@ def test_folders_of_own_names_which_the_gateway_never_hears(tmp_path: Path) -> N
             in_turn(a, b, grows=lambda: photograph(tmp_path / "a", "a new thing", "blue"))
             picture = np.broadcast_to(np.array(COLOURS["blue"], np.uint8), (8, 8, 3))
             guesses = [int(device.predict(picture).argmax()) for device in (a, b)]
+            assert [len(device.classes) for device in (a, b)] == [3, 2]
+        with urllib.request.urlopen(f"{url}/status.json") as answer:
+            assert [row["classes"] for row in json.load(answer)["devices"]] == [3, 2]
     own = [edgemeta.load_model(tmp_path / state / "personal.safetensors") for state in ("da", "db")]
     assert own[0].classes == ("a new thing", "my cup", "the door")
     assert own[1].classes == ("my cup", "nothing")
@@ -226,3 +239,80 @@ def test_folders_of_own_names_which_the_gateway_never_hears(tmp_path: Path) -> N
     assert adapted.returncode == 0, adapted.stderr
     said = command_line("predict", tmp_path / "mine.safetensors", tmp_path / "a" / "my cup" / "red-0.png")
     assert "red-0.png: my cup" in said.stdout
+
+
+RIVAL = OWN | {
+    "phases": [{"algorithm": "fedavg", "rounds": 2, "local_steps": 3, "batch_size": 12, "lr": 0.1, "momentum": 0.5}],
+    "evaluation": {"every": 2, "support": 20, "adaptation": "sgd", "grid": [[0, 20]]},
+}
+
+
+def test_a_rival_numbers_its_classes_and_its_head_travels_beside_the_embedding(tmp_path: Path) -> None:
+    """One participant: a run of FedAvg on the whole network, whose head stays out of the model file."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (20, 4, 4, 1), np.uint8), np.arange(20) % 3
+    config = RIVAL | {"data": {}, "model": {"name": "mlp"}}
+    own = config | {"model": {"name": "mlp", "classes": "own"}}
+    named = edgemeta.simulate(config, data=[((x, y), (x, y))], out=tmp_path / "named")
+    ours = edgemeta.simulate(own, data=[((x, y), (x, y))], out=tmp_path / "own")
+    kept = read_tensors(tmp_path / "own" / "rounds" / "000002" / "server.safetensors")[0]["shared.head"]
+    whole = named.model.network
+    assert len(kept) == 200 * 3 + 3
+    # Both begin with the whole network's first numbers, but for the head's, which a run of own classes has of its own.
+    start = np.concatenate([ours.model.network.init(3), whole.init(0)[ours.model.network.layout.size :]])
+    TrainedModel(whole, start, ("0", "1", "2")).save(tmp_path / "start.safetensors")
+    named = edgemeta.simulate(config, data=[((x, y), (x, y))], init=tmp_path / "start.safetensors")
+    np.testing.assert_allclose(np.concatenate([ours.model.theta, kept]), named.model.theta, rtol=1e-5, atol=1e-6)
+    for ours_of, theirs in zip(ours.history, named.history, strict=True):
+        if "evaluation" in ours_of:
+            assert ours_of["evaluation"]["before"] is None
+            for key in ("after", "grid"):
+                assert str(ours_of["evaluation"][key]) == str(theirs["evaluation"][key])  # type: ignore[literal-required]
+
+
+def test_rivals_and_prototypes_in_phases_of_one_run() -> None:
+    phases = [OWN["phases"][0] | {"rounds": 1}, RIVAL["phases"][0] | {"algorithm": "fomaml", "rounds": 1}]
+    run = edgemeta.simulate(OWN | {"phases": [*phases, OWN["phases"][0] | {"rounds": 1}]})
+    down = [record["bytes_down"] for record in run.history]
+    assert down[2] > down[1] + 3 * 4 * 600  # the head of three classes goes to three participants
+    with pytest.raises(ConfigError, match="most_classes is for own classes"):
+        edgemeta.simulate(TINY | {"model": {"name": "mlp", "most_classes": 3}})
+
+
+def test_a_gateway_of_devices_with_data_of_their_own_needs_the_most_classes_for_a_rival() -> None:
+    field = RIVAL | {"model": {"name": "mlp", "classes": "own", "input_shape": [8, 8, 3], "most_classes": 5}}
+    config, network = edgemeta.api.prepare_gateway(config_from(field))
+    assert network.headed is not None
+    assert (network.headed.outputs, config.model.most_classes) == (5, 5)
+    described = Description.from_json(json.loads(json.dumps(Description(config.data, 0, network, (), 2).to_json())))
+    assert described.network.headed is not None
+    assert described.network.headed.layout == network.headed.layout
+
+
+@pytest.mark.slow
+def test_a_rivals_bits_over_http_and_its_personal_model(tmp_path: Path) -> None:
+    settings = RIVAL | {"data": TINY["data"] | {"participants": 2, "held_out": 0}}
+    config, served, log = write_config(tmp_path, settings), tmp_path / "served", tmp_path / "log"
+    edgemeta.simulate(config, out=tmp_path / "simulated")
+    with gateway(config, served) as (_, url):
+        devices = [
+            start(
+                *("client", "--server", url, "--data", SPEC, "--partition-id", k),
+                *("--state", tmp_path / f"device{k}", "--name", f"board-{k}"),
+                log=log,
+            )
+            for k in range(2)
+        ]
+        try:
+            assert [device.wait(timeout=30) for device in devices] == [0, 0], log.read_text()
+        finally:
+            end(*devices)
+    assert_same_run(served, tmp_path / "simulated")
+    last = edgemeta.simulate(config).history[-1]["evaluation"]["after"]["accuracy"]
+    participants = edgemeta.api.prepare(config_from(settings)).participants
+    right = []
+    for k, participant in enumerate(participants):
+        own = edgemeta.load_model(tmp_path / f"device{k}" / "personal.safetensors")
+        assert own.classes == participant.train_set.classes
+        right.append(float((own.predict(participant.test.x).argmax(axis=1) == participant.test.y).mean()))
+    assert np.mean(right) == pytest.approx(last["mean"])  # the personal model goes on from the head that was trained

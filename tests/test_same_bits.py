@@ -13,6 +13,7 @@ from edgemeta.api import config_of
 from edgemeta.bench.loopback import gateway, records, start
 from edgemeta.data import open_data
 from edgemeta.fed.participants import divide
+from edgemeta.fed.runs import run_of
 from edgemeta.meta.learners import LEARNERS
 from edgemeta.nn.files import read_tensors
 
@@ -95,7 +96,7 @@ def test_the_same_bits_when_the_server_keeps_state_and_two_vectors_travel_throug
     ]
     try:
         for finished in (1, 3, 4):
-            while not (served / "history.jsonl").exists() or len(records(served, 0)) < finished:
+            while not (run_of(served) / "history.jsonl").exists() or len(records(served, 0)) < finished:
                 time.sleep(0.01)
             end(server)
             server = taught(*arguments, "--port", url.rpartition(":")[2], log=log)
@@ -103,8 +104,8 @@ def test_the_same_bits_when_the_server_keeps_state_and_two_vectors_travel_throug
     finally:
         end(server, *devices)
     assert_same_run(served, tmp_path / "simulated")
-    state = served / "rounds" / "000005" / "server.safetensors"
+    state = run_of(served) / "rounds" / "000005" / "server.safetensors"
     kept = read_tensors(state)[0]
     assert kept["shared.count"].tolist() == [12.0] * 3  # four rounds of three steps, by everyone
     assert set(kept) == {"shared.count", "optimizer.mean", "optimizer.square"}
-    assert state.read_bytes() == (tmp_path / "simulated" / state.relative_to(served)).read_bytes()
+    assert state.read_bytes() == (tmp_path / "simulated" / state.relative_to(run_of(served))).read_bytes()

@@ -1,5 +1,7 @@
 """Files that are either old or new."""
 
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgemeta.errors import StorageError
-from edgemeta.storage import storing, write_atomic
+from edgemeta.storage import lock, storing, write_atomic
 
 pytestmark = pytest.mark.board
 
@@ -89,3 +91,19 @@ def test_only_the_operating_systems_errors_are_turned() -> None:
         _ = 1 / 0
     with pytest.raises(StorageError, match="cannot write file: Permission denied"), storing(Path("file")):
         raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_as_such(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unable(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", unable)
+    with pytest.raises(StorageError, match=r"the file system of .* has no locks .*: give a folder on another"):
+        lock(tmp_path / "lock")
+    monkeypatch.undo()
+    held = lock(tmp_path / "lock")
+    assert held is not None
+    os.close(held)

@@ -158,9 +158,11 @@ class World:
         self.at(1.0, self.tick)
 
     def look(self) -> None:
-        """Have the judge look at what came of an event."""
+        """Have the judge look at what came of an event; no kill falls into that, as it is not the gateway's doing."""
         assert self.gateway
+        fuse, self.disk.at = self.disk.at, 0
         self.judge.look(self.gateway.coordinator)
+        self.disk.at = fuse
         honest = {device.disk.get("number") for device in self.devices if device.kind == "honest"}
         held = self.gateway.coordinator.standing.held & honest
         assert not held, f"honest devices are held: {held}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemeta.errors import EdgemetaError
+from edgemeta.fed.runs import run_of
 from edgemeta.fed.scores import Record
 
 Process = subprocess.Popen[str]
@@ -69,7 +70,7 @@ def ended(*processes: Process) -> Iterator[Sequence[Process]]:
 
 def records(state: Path, after: int) -> list[Record]:
     """Return the records that a running gateway has written, but for the first `after` of them."""
-    path = state / "history.jsonl"
+    path = run_of(state) / "history.jsonl"
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # the last one may be half written
     return [json.loads(line) for line in lines[after:]]
 

@@ -1,8 +1,5 @@
 """The command line: `edgemeta`. Nothing here imports NumPy before a command runs, so that help is quick."""
 
-import codecs
-import io
-import json
 import os
 import signal
 import sys
@@ -13,6 +10,7 @@ from typing import NoReturn
 import click
 
 from edgemeta import __version__
+from edgemeta.cli import streams
 from edgemeta.cli.bench import bench
 from edgemeta.cli.client import client
 from edgemeta.cli.compare import compare
@@ -20,7 +18,9 @@ from edgemeta.cli.data import data
 from edgemeta.cli.demo import demo
 from edgemeta.cli.doctor import doctor
 from edgemeta.cli.enroll import devices, enroll, operator_token, revoke, tls
+from edgemeta.cli.learn import learn
 from edgemeta.cli.model import adapt, evaluate, predict
+from edgemeta.cli.run import run
 from edgemeta.cli.server import server
 from edgemeta.cli.simulate import simulate
 from edgemeta.errors import EdgemetaError
@@ -39,7 +39,7 @@ def commands() -> None:
     """Federated meta-learning for devices that cannot carry PyTorch."""
 
 
-RUN = (simulate, server, client, doctor, compare)
+RUN = (simulate, server, client, doctor, learn, compare, run)
 ACCESS = (tls, enroll, devices, revoke, operator_token)
 for command in (*RUN, *ACCESS, evaluate, adapt, predict, bench, data, demo):
     commands.add_command(command)
@@ -49,31 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed while running, 2 wrong input, 130 interrupted."""
     for variable in ONE_THREAD:
         os.environ.setdefault(variable, "1")
-    _show_everything()
+    streams.set_up()
     log_to_stderr("%(levelname)s: %(message)s")
-    signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(_status(arguments))
-
-
-def _show_everything() -> None:
-    """Have what an output's encoding cannot show, a file's name say, escaped instead of ending in an error.
-
-    It is escaped as in JSON, so that what --json prints stays JSON.
-    """
-
-    def escaped(error: UnicodeError) -> tuple[str, int]:
-        assert isinstance(error, UnicodeEncodeError)
-        return json.dumps(error.object[error.start : error.end])[1:-1], error.end
-
-    codecs.register_error("edgemeta", escaped)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="edgemeta")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
+    status = _status(arguments)
+    streams.finish()
+    sys.exit(status)
 
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        return commands.main(arguments, "edgemeta", standalone_mode=False) or 0
+        status: int = commands.main(arguments, "edgemeta", standalone_mode=False) or 0
+        streams.flush()
+        return status
     except click.ClickException as error:
         error.show()
         return 2
@@ -84,7 +74,6 @@ def _status(arguments: Sequence[str] | None) -> int:
         click.echo("Interrupted: what was finished is kept. Run the same command to go on.", err=True)
         return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

@@ -35,7 +35,10 @@ ALWAYS = ("joined", "delivered", "discarded", "over")
 @click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="The board's limits: devices/ has some to take."
 )
-@click.option("--once", is_flag=True, help="Do what one round asks for, and exit.")
+@click.option("--once", is_flag=True, help="Do what one round asks for, its training and its evaluation, and exit.")
+@click.option(
+    "--for", "seconds", type=click.FloatRange(0.1), metavar="SECONDS", help="Give up after so long, with status 1."
+)
 def client(
     server: str | None,
     join: Path | None,
@@ -45,13 +48,15 @@ def client(
     name: str | None,
     profile: Path | None,
     once: bool,
+    seconds: float | None,
 ) -> None:
     """Take part in a gateway's run as a device, until the run is over; a gateway that is away is waited for."""
     if (server is None) == (join is None):
         raise click.UsageError("give the gateway as --server URL, or a join file as --join FILE")
     from edgemeta.device.device import Device
     from edgemeta.device.profile import Profile, be_nice, read_profile
-    from edgemeta.link.notify import notify
+    from edgemeta.errors import EdgemetaError
+    from edgemeta.link.notify import beating, notify
     from edgemeta.logs import Seldom
     from edgemeta.names import shown
 
@@ -60,31 +65,38 @@ def client(
     said, last, signals = Seldom(), "", list[int]()
     with Device(server, data, state, name, partition_id, join=join, profile=profile) as device:
 
+        def stop(number: int) -> None:
+            if number == signal.SIGALRM:
+                raise EdgemetaError(f"gave up after {seconds:g} s; what was done is kept. At last: {text}")
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(0)  # a clean stop; what was done is kept on the way out
+
         def on_signal(number: int, _frame: object) -> None:
             signals.append(number)
             if len(signals) > 1 or not device.training:  # else when the local step has ended, so that it is kept
-                _stop(number)
+                stop(number)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, on_signal)
+        text = f"{device.place}: asking for work"
+        click.echo(f"{shown(text)}; state in {state}, data: {data}", err=True)
+        if seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
         notify("READY=1")
-        while True:
-            notify("WATCHDOG=1")
-            done = device.step(BUDGET_S, wait_s=limits.hold_s)
-            if signals:
-                _stop(signals[0])
-            if done.kind not in QUIET:
-                said = said if done.kind == last else Seldom()
-                if done.kind in ALWAYS or said.due(done.kind, time.monotonic()):
-                    click.echo(shown(str(done)), err=True)
-                last = done.kind
-            if done.kind == "over" or (once and done.kind == "delivered"):
-                return
-            time.sleep(done.wait_s)
-
-
-def _stop(number: int) -> None:
-    """End the command: SIGTERM is a clean stop; what was done is kept on the way out."""
-    if number == signal.SIGTERM:
-        sys.exit(0)
-    raise KeyboardInterrupt
+        with beating() as turn:
+            while True:
+                turn()
+                done = device.step(BUDGET_S, wait_s=limits.hold_s)
+                if signals:
+                    stop(signals[0])
+                if done.kind not in QUIET:
+                    said = said if done.kind == last else Seldom()
+                    text = shown(str(done))
+                    if done.kind in ALWAYS or said.due(done.kind, time.monotonic()):
+                        click.echo(text, err=True)
+                    last = done.kind
+                if done.kind == "over" or (once and done.round_ends):
+                    return
+                time.sleep(done.wait_s)

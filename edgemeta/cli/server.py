@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from edgemeta.cli import options
+from edgemeta.cli import options, streams
 from edgemeta.cli.settings import settings_from
 
 
@@ -38,48 +38,64 @@ def server(
     devices have to be enrolled; --insecure waives both. What is answered without a token is answered under its address,
     this machine's names, those of the certificate and --name.
     """
-    from edgemeta.gateway.enrolment import names_of, tls_of
+    from edgemeta.folders import is_new
+    from edgemeta.gateway.renewal import Renewal
 
-    encryption = tls_of(state, cert, key)
+    new = is_new(state)
+    streams.nothing_but_said()
+    renewal = Renewal(state, cert, key)
+    encryption, offered = renewal.context, renewal.offered
     settings = settings_from(config, {}, assignments)
 
     import asyncio
     import logging
+    import socket
 
     from edgemeta import api
     from edgemeta.cli.report import round_line
-    from edgemeta.data.fingerprint import fingerprint
-    from edgemeta.fed.plan import Plan
+    from edgemeta.cli.run import given, resolved
+    from edgemeta.fed.runs import runs
     from edgemeta.gateway.memory import give_back_large_blocks
-    from edgemeta.gateway.server import run_gateway, signalled
+    from edgemeta.gateway.server import bound_to, run_gateway, signalled
+    from edgemeta.gateway.site import begin_run, compare, has_run, opened
     from edgemeta.logs import log_to_stderr
 
     log_to_stderr("%(asctime)s %(levelname)s: %(message)s", force=True)
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
     give_back_large_blocks()
-    settings, own = api.own_network(settings, init, state / api.MODEL_FILE)
-    opened = api.gateway_data(settings)
-    resolved, network = api.prepare_gateway(settings, opened, own)
-    data = opened and fingerprint(opened)
-    del opened  # with what was read of it
-    last_round = Plan(resolved).last_round
 
-    async def serve() -> int:
+    async def serve(bound: list[socket.socket]) -> int:
         return await run_gateway(
-            *(resolved, network, api.initial(network, resolved.seed, init), state, host, port),
+            *(state, host, port),
             stopped=signalled(),
             on_listening=lambda got: click.echo(
                 f"listening on http{'s' if encryption else ''}://{f'[{host}]' if ':' in host else host}:{got}"
             ),
             tls=encryption,
+            renewal=renewal,
+            bound=bound,
             insecure=insecure,
-            names=[*names_of(state, cert, key), *names],
-            data=data,
-            on_round=lambda record: log.info("%s", round_line(record, last_round)),
+            names=[*(offered.names if offered else ()), *names],
+            on_round=lambda record, last_round: log.info("%s", round_line(record, last_round)),
         )
 
-    number = asyncio.run(serve())
+    with bound_to(host, port, encrypted=encryption is not None, insecure=insecure) as bound:
+        there, own_model = has_run(state), (runs(state) or [state])[0] / api.MODEL_FILE
+        asked, network, data = None, None, None
+        if config or assignments or not there:
+            asked, network, data = resolved(settings, None if there else init, own_model)
+        with opened(state):
+            if new:
+                log.info("%s is the site of a gateway from now on", state)
+            if asked and network and not there:
+                begin_run(state, asked, network, api.initial(network, asked.seed, init, asked.model.names), data)
+            elif asked:
+                compare(state, asked, data, given(config, assignments))
+            if there and init:
+                log.warning("--init is for a run that begins: this one goes on from its own model")
+            del network
+            number = asyncio.run(serve(bound))
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     log.info("stopped: what was accepted is kept; run the same command to go on")

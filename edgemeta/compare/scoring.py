@@ -44,10 +44,12 @@ def of_each(
     return [found[k] for k in range(count)]
 
 
-def adapted(prepared: Prepared, theta: Vector, ways: Mapping[str, EvaluationConfig], k: int) -> Scores:
+def adapted(
+    prepared: Prepared, theta: Vector, head: Vector | None, ways: Mapping[str, EvaluationConfig], k: int
+) -> Scores:
     """Return participant k's scores of a model as it is, adapted in the first of the ways, and over all their grids.
 
-    ways: by the name of the adaptation.
+    head: trained beside an embedding, if one was; ways: by the name of the adaptation.
 
     It draws what the run's last evaluation drew, so that the first way's scores are the same as those of the run.
     """
@@ -56,7 +58,7 @@ def adapted(prepared: Prepared, theta: Vector, ways: Mapping[str, EvaluationConf
     first = None
     for name, way in ways.items():
         rng = generator(prepared.config.seed, Stream.EVALUATION, last, k)
-        found = evaluate(prepared.network, theta, participant.train, participant.test, way, batch, rng)
+        found = evaluate(prepared.network, theta, participant.train, participant.test, way, batch, rng, head)
         cells += [Cell(name, cell["steps"], cell["support"], cell["accuracy"]) for cell in found["grid"]]
         few += [Few(name, one["ways"], one["shots"], one["accuracy"]) for one in found.get("episodes", ())]
         first = first or found

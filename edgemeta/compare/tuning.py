@@ -77,5 +77,5 @@ def _scores(
     ready, folder = prepared(entry, model), place.folder(f"{entry.name}-tuning-{run}")
     if entry.kind is Kind.ALONE:
         return every_score(entry, ready, folder, place)
-    theta = trained(ready, folder, place)
-    return adapted_scores(ready, theta, {"": replace(way, grid=(), episodes=0)}, folder / f"scores-{candidate}", place)
+    result = trained(ready, folder, place)
+    return adapted_scores(ready, result, {"": replace(way, grid=(), episodes=0)}, folder / f"scores-{candidate}", place)

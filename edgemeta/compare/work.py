@@ -17,7 +17,7 @@ from edgemeta.errors import ConfigError, ModelFileError
 from edgemeta.fed.claim import claim
 from edgemeta.fed.comparison import fedavg_of
 from edgemeta.fed.plan import Plan
-from edgemeta.nn import Vector
+from edgemeta.fed.simulation import RunResult
 from edgemeta.storage import Damaged, set_aside, storing
 
 Result = TypeVar("Result")
@@ -63,31 +63,31 @@ def every_score(entry: Entry, ready: api.Prepared, folder: Path, place: Place) -
     if entry.kind is Kind.ALONE:
         _mended(folder, partial(_claimed, folder, ready))
         return of_each(partial(alone, ready), count, folder / "scores", place.jobs, shown.on_each)
-    theta = trained(ready, folder, place)
-    return adapted_scores(ready, theta, ways_of(ready.config.evaluation, ready.network), folder / "scores", place)
+    result = trained(ready, folder, place)
+    return adapted_scores(ready, result, ways_of(ready.config.evaluation, ready.network), folder / "scores", place)
 
 
-def trained(ready: api.Prepared, folder: Path, place: Place) -> Vector:
-    """Run, or go on with, a run in its folder, and return its final model; raises DivergedError.
+def trained(ready: api.Prepared, folder: Path, place: Place) -> RunResult:
+    """Run, or go on with, a run in its folder, and return what it leads to; raises DivergedError.
 
     What is damaged there, or lacks rounds that it had, is set aside, and the run begins again.
     """
     rounds = Plan(ready.config).last_round or 0
 
-    def whole() -> Vector:
+    def whole() -> RunResult:
         result = api.start(ready, folder, jobs=place.jobs, **place.shown.hooks(rounds))
         if len(result.history) <= rounds:  # the start has a record, too
             raise Damaged(f"{folder} has records of {len(result.history)} of {rounds + 1} rounds: they were lost")
-        return result.model.theta
+        return result
 
     return _mended(folder, whole)
 
 
 def adapted_scores(
-    ready: api.Prepared, theta: Vector, ways: Mapping[str, EvaluationConfig], folder: Path, place: Place
+    ready: api.Prepared, result: RunResult, ways: Mapping[str, EvaluationConfig], folder: Path, place: Place
 ) -> list[Scores]:
     """Return the scores of every participant that adapts a model in several ways."""
-    work = partial(adapted, ready, theta, ways)
+    work = partial(adapted, ready, result.model.theta, result.head, ways)
     return of_each(work, len(ready.participants), folder, place.jobs, place.shown.on_each)
 
 

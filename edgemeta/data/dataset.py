@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemeta.errors import DataError
+from edgemeta.errors import DataError, NoDataYet
 from edgemeta.names import canonical, class_names_of
 from edgemeta.nn.given import Labels, positions, read_labels, samples_of
 
@@ -219,7 +219,7 @@ def split_by_content(
     test = np.array([int(digest[:12], 16) % TEST_SHARE == 0 for digest in digests], bool)
     if test.all() or not test.any():
         side = "test" if test.any() else "training"
-        raise DataError(
+        raise NoDataYet(
             f"{len(data)} samples are too few to set some aside by their content (all fell on the {side} side): "
             "add samples, or give training and test data apart"
         )

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from edgemeta.data.dataset import Array, Dataset, Indices, Split, Unused, every, split_by_content, told
 from edgemeta.data.pictures import check_picture, read_picture
 from edgemeta.data.places import UNREADABLE, Place, left_out, look
-from edgemeta.errors import DataError
+from edgemeta.errors import DataError, NoDataYet
 from edgemeta.names import class_name, shown
 
 logger = logging.getLogger("edgemeta")
 
 KIND = "image folder"
+TAUGHT = "taught-"  # how a file's name begins that a device was taught: a training sample, whatever its content
 NAMED = 3  # file names in a warning; the others are counted
+TRAINS = "1"  # a digest of the training side
 SIDES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SIDES |= dict.fromkeys(("val", "valid", "validation"), "val")  # names are compared without regard to case
 
@@ -47,10 +49,28 @@ def open_folder(root: Path, shape: tuple[int, int, int]) -> Split:
     return split_by_content(parts[0].take(there), digests, KIND, len(bad) + there.size - len(digests), tuple(unused))
 
 
+def open_all(root: Path, shape: tuple[int, int, int]) -> Dataset:
+    """Return all pictures of such a folder, of both sides, as one set; raises DataError where there are none."""
+    places, unused = _places(root)
+    found, bad = Pictures(), Bad()
+    for place in places:
+        for name, paths in pictures_in(place, root, unused, bad).items():
+            found.setdefault(name, []).extend(paths)
+    if bad:
+        logger.warning("%s: skipped %s", root, listed_files(bad, "no readable picture"))
+    return _dataset(places[0], found, tuple(sorted(found)), shape)
+
+
+def training_folder(root: Path) -> Path:
+    """Return the folder in which such a folder has the classes of its training side."""
+    sides = [name for name in look(root).folders if SIDES.get(name.casefold()) == "train"]
+    return root / sides[0] if sides and _holds_classes(look(root / sides[0])) else root
+
+
 def _dataset(place: Place, pictures: Pictures, classes: tuple[str, ...], shape: tuple[int, int, int]) -> Dataset:
     paths = [path for name in classes for path in pictures.get(name, ())]
     if not paths:
-        raise DataError(
+        raise NoDataYet(
             f"{place.path} has no readable pictures in its class folders ({', '.join(classes)}): expected "
             "CLASS/PICTURE; where the classes are one level down, give one of those folders"
         )
@@ -96,7 +116,7 @@ def _places(root: Path) -> tuple[list[Place], list[Unused]]:
                 "add the training pictures, or give the folder of the classes"
             )
         if not top.folders:
-            raise _no_classes(root)
+            raise _no_classes(root, DataError if top.files else NoDataYet)
         return [top], left_out(top, top.folders, "in no class folder")  # a side of plain pictures is a class: "valid"
     used = []
     for found in (train, test or [name for name in val if sides[name].folders]):
@@ -105,7 +125,7 @@ def _places(root: Path) -> tuple[list[Place], list[Unused]]:
         used += found
     for name in used:
         if not sides[name].folders:
-            raise _no_classes(root / name)
+            raise _no_classes(root / name, DataError)
     beside = "beside " + " and ".join(f"{name}/" for name in used)
     return [sides[name] for name in used], left_out(top, used, beside)
 
@@ -115,8 +135,8 @@ def _holds_classes(place: Place) -> bool:
     return bool(place.folders) and not any(_fault(place, name) is None for name in place.files)
 
 
-def _no_classes(place: Path) -> DataError:
-    return DataError(
+def _no_classes(place: Path, kind: type[DataError]) -> DataError:
+    return kind(
         f"{place} has no class folders: expected pictures as CLASS/PICTURE in it or in its train/ and test/, "
         "CIFAR binary files, or IDX files"
     )
@@ -165,7 +185,8 @@ def _digests(paths: Iterable[str]) -> tuple[list[str], NDArray[np.bool_]]:
     for path in paths:
         try:
             with open(path, "rb") as file:
-                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found.append(TRAINS if os.path.basename(path).startswith(TAUGHT) else digest)
             there.append(True)
         except OSError as error:
             bad.append((path, f"cannot read {path} ({error.strerror})"))

@@ -5,6 +5,7 @@ respects equal sizes (rows) and the samples there are (columns); then the matrix
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgemeta.errors import DataError
 
 Matrix = NDArray[np.float64]
 Counts = NDArray[np.int64]
+Choices = list[tuple[slice, int]]  # among which classes, and how many of them
 
 KNOWN = "iid, dirichlet:ALPHA (say dirichlet:0.5), shards:CLASSES_PER_PARTICIPANT (say shards:2), natural"
 BALANCING_STEPS = 300  # rows and columns are met to about a sample by then; what is missing is made up for exactly
@@ -50,7 +52,14 @@ def parse_partition(scheme: str) -> tuple[str, float | int | None]:
 
 
 def partition(
-    train_labels: Any, test_labels: Any, classes: int, participants: int, scheme: str, rng: np.random.Generator
+    train_labels: Any,
+    test_labels: Any,
+    classes: int,
+    participants: int,
+    scheme: str,
+    rng: np.random.Generator,
+    held_out: int = 0,
+    new_classes: int = 0,
 ) -> Partition:
     """Cut a data set into participants of equal size, no sample twice; the rest is left out and counted.
 
@@ -58,6 +67,9 @@ def partition(
     part's class mix, up to rounding (a class without test samples counts for nothing there). Classes that are too
     small for the scheme make everyone's part smaller. Raises DataError where nobody, or not everybody, would get
     a training and a test sample, and for an unknown scheme, or one that labels say nothing of (`natural`).
+
+    new_classes: so many, the last ones, are kept from all but the last `held_out` participants, of whom each has
+    min(new_classes, N // 2) of them under shards:N; another scheme does not go with it.
     """
     name, argument = parse_partition(scheme)
     if name == "natural":
@@ -71,7 +83,9 @@ def partition(
     there, tests = class_counts(train_y, classes), class_counts(test_y, classes)
     if name == "shards":
         assert isinstance(argument, int)
-        train = _shards(there, participants, argument, rng)
+        train = _shards(there, _choices(classes, participants, argument, held_out, new_classes), rng)
+    elif new_classes:
+        raise DataError(f"data.new_classes is {new_classes}, and goes with data.partition = 'shards:N', not '{scheme}'")
     else:
         mixes = np.ones((participants, classes)) if argument is None else _mixes(participants, classes, argument, rng)
         train = _equal_sizes(mixes, there)
@@ -103,19 +117,41 @@ def _equal_sizes(mixes: Matrix, there: Counts) -> Counts:
     return _rounded(shares, there, size)
 
 
-def _shards(there: Counts, participants: int, each: int, rng: np.random.Generator) -> Counts:
-    """Return samples by participant and class with `each` classes a participant and classes spread evenly."""
+def _choices(classes: int, participants: int, each: int, held_out: int, new: int) -> list[Choices]:
+    """Return for each participant among which classes it chooses, and how many: without new classes, among all."""
+    if not new:
+        return [[(slice(None), each)]] * participants
+    old, share = slice(0, classes - new), min(new, each // 2)
+    if not held_out or not share or classes - new < each:
+        raise DataError(
+            f"data.new_classes is {new} of {classes} classes, with {held_out} held-out participants of {each} classes: "
+            f"expected one held-out participant or more, two classes each or more, and {each} classes that are not new"
+        )
+    late: Choices = [(old, each - share), (slice(classes - new, classes), share)]
+    return [[(old, each)]] * (participants - held_out) + [late] * held_out
+
+
+def _shards(there: Counts, choices: Sequence[Choices], rng: np.random.Generator) -> Counts:
+    """Return samples by participant and class, each with as many classes as it chooses, and classes spread evenly."""
+    participants, each = len(choices), sum(count for _, count in choices[0])
     if each > np.count_nonzero(there):
         raise DataError(f"shards:{each} of {np.count_nonzero(there)} classes with samples: use that many or fewer")
     has = np.zeros((participants, len(there)), np.int64)
     used = np.zeros(len(there), np.int64)
-    for row in has:
-        # The classes that the fewest have, ties at random; a class is given at most to as many as it has samples.
-        order = np.lexsort((rng.random(len(there)), used, used >= there))[:each]
-        if (used >= there)[order].any():
-            raise DataError(f"shards:{each}: the classes are too small for {participants} participants; use fewer")
-        row[order] = 1
-        used[order] += 1
+    for row, among in zip(has, choices, strict=True):
+        for part, count in among:
+            # Those that the fewest have, ties at random; a class is given at most to as many as it has samples.
+            full = (used >= there)[part]
+            order = np.lexsort((rng.random(len(full)), used[part], full))[:count]
+            if full[order].any():
+                raise DataError(f"shards:{each}: the classes are too small for {participants} participants; use fewer")
+            row[part][order] = 1
+            used[part][order] += 1
+    # Of classes that few may choose, each of these takes what is usual of the others: not all that there is.
+    usual = choices[0][0][0]
+    most = np.ceil(used * (there[usual].sum() / used[usual].sum())).astype(np.int64)
+    most[usual] = there[usual]
+    there = np.minimum(there, most)
     # One sample of each class is certain; the others are balanced, and the poorest participant sets everyone's size.
     shares = _balanced(has.astype(np.float64), (there - used).astype(np.float64))
     rest = min(math.floor(shares.sum(axis=1).min() + SNAP), int(there.sum()) // participants - each)

@@ -1,5 +1,6 @@
 """One picture file: the one module that uses Pillow, which is loaded when a picture is first decoded."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,6 +62,15 @@ def read_picture(path: str | Path, shape: tuple[int, int, int]) -> NDArray[np.ui
     except Exception as error:
         raise DataError(f"cannot read {path} as a picture ({error or type(error).__name__})") from None
     return pixels.reshape(shape)
+
+
+def as_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a picture (H, W, 1) or (H, W, 3) as the bytes of a PNG file."""
+    from PIL import Image
+
+    file = BytesIO()
+    Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(file, "PNG")
+    return file.getvalue()
 
 
 def check_picture(path: str | Path) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from edgemeta.errors import ConfigError, EdgemetaError
-from edgemeta.link.address import gateway_address
-from edgemeta.link.protocol import SECONDS_LEFT
+from edgemeta.link.address import gateway_address, without_zone
+from edgemeta.link.protocol import NUMBER, SECONDS_LEFT
 from edgemeta.link.trust import clock_is_behind, device_context, explained
 from edgemeta.names import MOST_SAID, shown
 from edgemeta.reading import Reader
@@ -73,12 +73,13 @@ class Answer:
 class Gateway:
     """The gateway at a URL. trust: the PEM certificates that it is trusted by, and no others, where the URL is https://.
 
-    upload_kb_s: the most that a file is sent at, in 1,000 bytes a second. Raises ConfigError when that is no URL of
-    one, or the certificates are none.
+    upload_kb_s: the most that a file is sent at, in 1,000 bytes a second. number: what this device drew when it
+    started, by which a gateway notices two boards that have one card. Raises ConfigError when that is no URL of one, or
+    the certificates are none.
     """
 
-    def __init__(self, url: str, trust: str = "", upload_kb_s: float | None = None) -> None:
-        self._upload_kb_s = upload_kb_s
+    def __init__(self, url: str, trust: str = "", upload_kb_s: float | None = None, number: str = "") -> None:
+        self.url, self._upload_kb_s, self._number = url, upload_kb_s, {NUMBER: number} if number else {}
         encrypted, host, port, self._prefix = gateway_address(url)
         if encrypted and not trust:
             raise ConfigError(
@@ -87,7 +88,7 @@ class Gateway:
             )
         self._host = host
         self._connection = (
-            HTTPSConnection(host, port, timeout=CONNECT_S, blocksize=BLOCK, context=device_context(trust))
+            _Secure(host, port, timeout=CONNECT_S, blocksize=BLOCK, context=device_context(trust))
             if encrypted
             else HTTPConnection(host, port, timeout=CONNECT_S, blocksize=BLOCK)
         )
@@ -129,7 +130,9 @@ class Gateway:
         self, method: str, path: str, session: str, body: bytes | Path, wait_s: float, *, again: bool
     ) -> HTTPResponse:
         connection = self._connection
-        headers = {"Authorization": f"Bearer {session}"} if session else {}
+        headers = self._number | ({"Authorization": f"Bearer {session}"} if session else {})
+        if "%" in self._host:  # the zone of an address is this machine's own affair
+            headers["Host"] = f"[{without_zone(self._host)}]:{connection.port}"
         with ExitStack() as files:
             content: bytes | Reader | None = (
                 body or None if isinstance(body, bytes) else files.enter_context(Reader(body))
@@ -173,6 +176,18 @@ class Gateway:
             write_atomic(into, _blocks(response, max_bytes))
             return Answer(status, b"", retry_after_s, seconds_left)
         return Answer(status, b"".join(_blocks(response, MAX_ANSWER_BYTES)), retry_after_s, seconds_left)
+
+
+class _Secure(HTTPSConnection):
+    """A connection that checks the certificate against the host without a zone."""
+
+    def __init__(self, *place: Any, context: ssl.SSLContext, **how: Any) -> None:
+        super().__init__(*place, context=context, **how)
+        self._trust = context
+
+    def connect(self) -> None:
+        HTTPConnection.connect(self)
+        self.sock = self._trust.wrap_socket(self.sock, server_hostname=without_zone(self.host))
 
 
 class _Paced:

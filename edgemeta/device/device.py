@@ -1,47 +1,45 @@
 """A device: it asks the gateway for work, trains on its own data, and keeps a model that is adapted to it."""
 
 import hashlib
-import json
 import logging
-import math
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgemeta.device.calls import Answer, Away, ClockBehind, Gateway
+from edgemeta.device import joined
+from edgemeta.device.calls import Answer, Away, Gateway
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard, NoMemory
-from edgemeta.device.joined import Joined, read_joined
+from edgemeta.device.joined import Joined, check_let_in, joined_before, joins_by, read_joined
+from edgemeta.device.learned import Learning, teachable_folder
 from edgemeta.device.own import Source
-from edgemeta.device.personal import in_use, newest, personalise, settings_of
+from edgemeta.device.pace import LONGEST_S, Pace, trouble
+from edgemeta.device.personal import InUse, newest, personalise, settings_of
 from edgemeta.device.profile import Profile, read_profile
 from edgemeta.device.state import DeviceState
 from edgemeta.device.tasks import Task, Tasks
-from edgemeta.errors import ConfigError, DataError, DivergedError, InputError, StorageError
+from edgemeta.errors import DataError, DivergedError, InputError, NoDataYet, StorageError
+from edgemeta.fed.description import Description
 from edgemeta.fed.messages import most_task_bytes
 from edgemeta.fed.progress import Stage
-from edgemeta.link.joinfile import JoinFile, read_join_file
-from edgemeta.link.protocol import PROTOCOL
-from edgemeta.meta import TrainedModel
 from edgemeta.nn import Vector
 from edgemeta.reading import exists, read_file
 
 log = logging.getLogger("edgemeta")
 
-FIRST_S, LONGEST_S = 0.25, 60.0  # between tries: doubled each time, then drawn from the upper half
-LONGEST_ASKED_S = 600.0  # for which a gateway may send a device away
+NAMES = {Stage.TRAIN: "training", Stage.EVALUATE: "evaluation"}
 NOT_WANTED = (409, 410, 413, 422)  # answers to a result that sending it again would not change
 
 
-class Device:
-    """One device and its state directory, for one process at a time.
+class Device(Learning):
+    """One device and its state directory, for one process at a time. Threads may share it: `predict` waits for nobody.
 
     server: the gateway's URL; join: a join file instead, which says that, this device's name, the token that proves it
     and the certificate to trust. data: a SPEC (a folder is read again for each task, so it may grow), arrays (x, y) or
@@ -49,8 +47,7 @@ class Device:
     function that returns any of these. name: what the gateway calls this device; the host's name, when None.
     partition_id: of the data, take this part under the run's partition. profile: a file of limits
     (`edgemeta.device.profile`; not its nice level, as the process is the caller's). rng: draws the jitter between
-    tries. Raises ConfigError for a malformed URL, StorageError when the state directory cannot be written or another
-    process uses it.
+    tries. Raises ConfigError for a malformed URL, StorageError when the state cannot be written or is in use.
     """
 
     def __init__(
@@ -66,17 +63,15 @@ class Device:
         rng: np.random.Generator | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if (server is None) == (join is None):
-            raise ConfigError("a device takes the gateway's URL or a join file, and not both")
-        joins = JoinFile(server or "", "", "") if join is None else read_join_file(join)
-        if join is not None and name not in (None, joins.name):
-            raise ConfigError(f"the join file {join} is for '{joins.name}', and not for '{name}': leave out the name")
+        joins = joins_by(server, join, name)
         self._profile = read_profile(profile) if profile is not None else Profile()
-        self._gateway, self._token = Gateway(joins.url, joins.certificate, self._profile.upload_kb_s), joins.token
-        self._rng, self._clock = rng or np.random.default_rng(), clock
-        self._not_before, self._failures = -math.inf, 0
-        self._personal: TrainedModel | None = None
+        rng, limit = rng or np.random.default_rng(), self._profile.upload_kb_s
+        number = f"{rng.integers(2**64, dtype=np.uint64):016x}"
+        self._gateway, self._token = Gateway(joins.url, joins.certificate, limit, number), joins.token
+        self._pace = Pace(rng, clock)
+        self._turn, self._closed = threading.RLock(), False  # one call at a time, but for `predict`
         self._state = DeviceState(Path(state))
+        self._in_use = InUse(self._state)
         self._tasks = Tasks(self._state, data, partition_id, Guard(self._profile.memory_mb), clock)
         try:
             self._identity = self._state.identity()
@@ -92,9 +87,10 @@ class Device:
             token=hashlib.sha256(self._token.encode()).hexdigest() if self._token else self._identity.token,
         )
         # Whoever moved to another gateway, or is to be another device, joins first and then sees what is still of use.
-        self._run = self._joined_before() if asked == self._identity else None
+        self._run = joined_before(self._identity, self._profile.threads) if asked == self._identity else None
         self._known = self._run is not None  # by the gateway, as far as we know
-        self._identity = asked  # kept when it has joined
+        folder = None if partition_id is not None else teachable_folder(data)
+        self._identity = replace(asked, folder=folder)  # kept when it has joined
 
     def __enter__(self) -> "Device":
         return self
@@ -103,74 +99,79 @@ class Device:
         self.close()
 
     def close(self) -> None:
-        """Keep the local steps done so far, and let another process use the state directory."""
-        self._tasks.close()
-        self._gateway.close()
-        self._state.close()
+        """Keep the local steps done so far, and let another process use the state directory; waits for a step's end."""
+        with self._turn:
+            self._closed = True
+            self._tasks.close()
+            self._gateway.close()
+            self._state.close()
+
+    @property
+    def place(self) -> str:
+        """Who this device is, and where its gateway, as in "door-1 at https://gateway.local:8742"."""
+        return f"{self._identity.name} at {self._gateway.url}"
 
     @property
     def training(self) -> bool:
         """Whether a local step is at work now: a signal handler that waits for its end loses nothing."""
         return self._tasks.training
 
-    def step(self, budget_s: float = 5.0, *, wait_s: float = 0.0) -> Done:
+    def step(self, budget_s: float = 5.0, *, wait_s: float = 0.0, wake_s: float = 0.0) -> Done:
         """Do one exchange with the gateway, or local steps until the budget is used, and return what was done.
 
         budget_s: seconds; looked at between two local steps, so one at least is done. wait_s: for how long the gateway
-        may hold back its answer when there is no work. Never raises because the network or the gateway is away, or the
-        disk is full. Raises ConfigError when the gateway will not have this device, DataError for its own data.
+        may hold back its answer when there is no work. wake_s: for how long this device sleeps before it asks again:
+        rounds do not wait for it, and what it delivers counts some rounds later. Never raises because the network or
+        the gateway is away, the disk is full, there is no data yet, or data that it has joined with is away. Raises
+        ConfigError when the gateway will not have it, DataError when its data does not fit, InputError when closed.
         """
-        left = self._not_before - self._clock()
-        if left > 0:
-            return Done(Kind.WAITING, f"waiting {left:.1f} s before the next try", left)
+        with self._turn:
+            self._check_open()
+            if (left := self._pace.left_s) > 0:
+                return Done(Kind.WAITING, f"waiting {left:.1f} s before the next try", left)
+            return self._try(budget_s, wait_s, wake_s)
+
+    def _try(self, budget_s: float, wait_s: float, wake_s: float) -> Done:
+        """Do what is next, and say what went wrong where it may go well later."""
         try:
-            return self._next(budget_s, wait_s)
-        except ClockBehind as error:
-            return self._later(Kind.CLOCK, f"waiting for the clock: {error}")
-        except Away as error:
-            return self._later(Kind.AWAY, f"gateway away: {error}")
-        except StorageError as error:
-            return self._later(Kind.STORAGE, str(error))
+            return self._next(budget_s, wait_s, wake_s)
+        except (Away, StorageError) as error:
+            return self._pace.later(*trouble(error, self._gateway.url))
         except (NoMemory, MemoryError, DivergedError) as error:
             if isinstance(error, DivergedError):
                 self._tell_diverged()
             self._tasks.drop()  # a later one may be smaller, or tamer
-            kind = Kind.DIVERGED if isinstance(error, DivergedError) else Kind.MEMORY
-            return self._later(kind, str(error) or "out of memory")
-        except InputError:
-            self._later(Kind.AWAY, "")  # a caller that goes on all the same does not hammer the gateway
+            return self._pace.later(*trouble(error, self._gateway.url))
+        except DataError as error:
+            self._tasks.release()  # it is looked at again
+            later = self._pace.later(*trouble(error, self._gateway.url))
+            if self._run or (isinstance(error, NoDataYet) and self._tasks.grows):  # it may come, or come back
+                return later
             raise
-
-    def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """Return probabilities (classes,) of one image (H, W, C), or (B, classes) of a batch; needs no gateway.
-
-        With the personalised model; before there is one, with the newest global model that has come. Raises DataError
-        when none has come yet, for another shape, and for values neither of bytes nor from 0 to 1; StorageError.
-        """
-        self._personal = self._personal or in_use(self._state, self._run)
-        if self._personal is None:
-            raise DataError("no model has come from the gateway yet: call step() until a task has come")
-        probabilities, shape = self._personal.predict(image), self._personal.network.input_shape
-        return probabilities[0] if np.shape(image) in (shape, shape[:2]) else probabilities
+        except InputError as error:
+            self._pace.later(*trouble(error, self._gateway.url))  # a caller that goes on does not hammer the gateway
+            raise
 
     def adapt(self) -> None:
         """Make the personalised model anew, from the latest global model and this device's data as it is now.
 
         When the gateway is away, from the newest that has come; raises DataError when there is none, and StorageError.
         """
-        try:
-            self._fetch_model()
-        except (Away, StorageError) as error:
-            log.warning("adapting the newest model that has come: %s", error)
-        if not self._personalise_newest(again=True):
-            raise DataError("no model has come from the gateway yet: call step() until a task has come")
+        with self._turn:
+            self._check_open()
+            try:
+                self._fetch_model()
+            except (Away, StorageError) as error:
+                log.warning("adapting the newest model that has come: %s", error)
+            if not self._personalise_newest(again=True):
+                raise DataError("no model has come from the gateway yet: call step() until a task has come")
 
-    def _next(self, budget_s: float, wait_s: float) -> Done:
+    def _next(self, budget_s: float, wait_s: float, wake_s: float) -> Done:
         run, state, tasks = self._run, self._state, self._tasks
         if run is not None:
             task = tasks.current(run)
             if task is None and self._known:
-                return self._ask(run, wait_s)
+                return self._ask(run, wait_s, wake_s)
             if task is not None:
                 train = task.work.kind is Stage.TRAIN
                 if not exists(state.update if train else state.scores):  # local work needs no gateway
@@ -182,49 +183,47 @@ class Device:
     def _join(self) -> Done:
         if not self._identity.key:
             self._keep(key=secrets.token_hex(16))
-        who = self._identity
-        asked = {"name": who.name, "key": who.key, "partition_id": who.partition_id, "version": PROTOCOL}
-        answer = self._gateway.call("POST", "/v1/join", session=self._token, body=json.dumps(asked).encode())
-        if answer.status in (401, 403, 409, 422, 426) and answer.refusal:
-            raise ConfigError(f"the gateway does not let '{asked['name']}' join: {': '.join(answer.refusal)}")
-        said = self._good(answer).json()
-        if not {"participant", "session", "data", "model"} <= said.keys():
-            raise Away("it answered a join with something else: is it an edgemeta gateway?")
+        who, looked = self._identity, self._look()
+        answer = self._gateway.call("POST", "/v1/join", session=self._token, body=joined.asking(who))
+        check_let_in(answer, who.name)
+        said = joined.told(self._good(answer), "participant", "session", "data", "model")
         run = read_joined(said, self._profile.threads)
-        self._tasks.check_memory(run)  # before anything of the network's size is made
-        another = who.session not in (None, run.session)  # a session is one device's in one run
-        if another:
+        if looked is None or looked.to_json() != run.run.to_json():
+            self._tasks.check(run.run)
+        if another := who.session not in (None, run.session):  # a session is one device's in one run
             self._tasks.forget_run()
             self._identity = replace(who, session=None, joined=None, personal=None, adaptation=None)
-        self._tasks.data(run)  # what is wrong with the data is said now
-        self._tasks.release()
         self._keep(session=run.session, joined={key: value for key, value in said.items() if key != "session"})
         self._run, self._known = run, True
-        text = f"joined as participant {run.participant}"
-        if who.partition_id not in (None, run.participant):
-            text += f", as participant {who.partition_id} was taken; the data is part {who.partition_id} all the same"
-        return Done(Kind.JOINED, text + "; it is another run, what was begun for the last one is dropped" * another)
+        return Done(Kind.JOINED, joined.welcome(run, who.partition_id, another=another))
 
-    def _ask(self, run: Joined, wait_s: float) -> Done:
-        answer = self._call("GET", f"/v1/work?wait={wait_s:g}", wait_s=wait_s, into=self._state.work)
+    def _look(self) -> Description | None:
+        """Look whether the run fits here, before a place in it is taken; None: an older gateway, which does not say."""
+        answer = self._gateway.call("GET", "/v1/run", session=self._token)
+        if answer.status in (404, 405):
+            return None
+        check_let_in(answer, self._identity.name)
+        run = joined.read_description(joined.told(self._good(answer), "data", "model"), self._profile.threads)
+        self._tasks.check(run)
+        return run
+
+    def _ask(self, run: Joined, wait_s: float, wake_s: float) -> Done:
+        wake = f"&wake={wake_s:.3f}" if wake_s else ""
+        answer = self._call("GET", f"/v1/work?wait={wait_s:g}{wake}", wait_s=wait_s, into=self._state.work)
         if answer.status == 410 and answer.refusal:
             return self._over(run)
         if answer.status == 204:
-            self._failures = 0
+            self._pace.went_well()
             self._personalise_newest()
             self._tasks.release()
-            asked = min(answer.retry_after_s or 1.0, LONGEST_ASKED_S)
-            pause = max(asked, self._profile.poll_s) * self._rng.uniform(1, 1.25)
-            self._not_before = self._clock() + pause
-            return Done(Kind.IDLE, "nothing to do", pause)
+            return Done(Kind.IDLE, "nothing to do", self._pace.rest(answer.retry_after_s or 1.0, self._profile.poll_s))
         self._good(answer)
         self._tasks.ends_in(answer.seconds_left)
         task = self._tasks.current(run)
         if task is None:
             self._known = False  # join again to learn what run this is
             raise Away("it sent a task that does not fit what it said of the run")
-        what = "training" if task.work.kind is Stage.TRAIN else "evaluation"
-        return Done(Kind.TASK, f"{what} of round {task.work.round} has come")
+        return Done(Kind.TASK, f"{NAMES[task.work.kind]} of round {task.work.round} has come")
 
     def _deliver(self, run: Joined, task: Task) -> Done:
         work, train = task.work, task.work.kind is Stage.TRAIN
@@ -235,15 +234,15 @@ class Device:
             self._tasks.drop()
             text = f"the gateway does not want the {what} of round {work.round}: {': '.join(answer.refusal)}"
             # What came too late is no trouble, but a refused one would be made the same again.
-            return Done(Kind.DISCARDED, text) if answer.status in (409, 410) else self._later(Kind.DISCARDED, text)
+            return Done(Kind.DISCARDED, text) if answer.status in (409, 410) else self._pace.later(Kind.DISCARDED, text)
         if self._good(answer).json().get("accepted") is not True:  # of a network's log-in page, say
             raise Away("it did not say that it accepted what it was sent")
-        self._failures = 0
-        self._tasks.done()
+        self._pace.went_well()
+        ends = self._tasks.done(settings_of(self._identity.adaptation)[0].every, run.run.last_round)
         if not train:
             self._keep(adaptation={"evaluation": asdict(work.evaluation), "batch_size": work.recipe.batch_size})
-            self._personalise(run, task.vectors["theta"], work.round)
-        return Done(Kind.DELIVERED, f"delivered the {what} of round {work.round}")
+            self._personalise(run, task.vectors, work.round)
+        return Done(Kind.DELIVERED, f"delivered the {what} of round {work.round}", round_ends=ends)
 
     def _tell_diverged(self) -> None:
         """Say that the model of the task's round diverges here; whatever becomes of it, the task is dropped."""
@@ -259,7 +258,7 @@ class Device:
             self._fetch_model()
             if not self._personalise_newest():
                 raise Away("it sent a model that does not fit what it said of the run")
-        self._not_before = self._clock() + LONGEST_S
+        self._pace.asked(LONGEST_S)
         return Done(Kind.OVER, f"the run is over; this device's model is {self._state.personal}", LONGEST_S)
 
     def _personalise_newest(self, again: bool = False) -> bool:
@@ -269,11 +268,12 @@ class Device:
             self._personalise(self._run, *found)
         return found is not None
 
-    def _personalise(self, run: Joined, theta: Vector, number: int) -> None:
+    def _personalise(self, run: Joined, vectors: Mapping[str, Vector], number: int) -> None:
         how = settings_of(self._identity.adaptation)
-        personalise(self._state, run, theta, number, self._tasks.data(run), how)
+        personalise(self._state, run, vectors, number, self._tasks.data(run), how)
         self._tasks.release()
-        self._personal = None
+        self._held = None
+        self._in_use.renew()
         self._keep(personal=number)
 
     def _fetch_model(self) -> None:
@@ -293,24 +293,9 @@ class Device:
 
     def _good(self, answer: Answer) -> Answer:
         if answer.status != 200:
-            self._not_before = self._clock() + min(answer.retry_after_s or 0.0, LONGEST_ASKED_S)
+            self._pace.asked(answer.retry_after_s)
             raise Away(f"it answered {answer.status} {': '.join(answer.refusal or ())}".rstrip())
         return answer
-
-    def _later(self, kind: Kind, text: str) -> Done:
-        """Let nothing be tried for a while, longer each time, and say why."""
-        longest = min(FIRST_S * 2.0 ** min(self._failures, 30), LONGEST_S)
-        self._failures += 1
-        now = self._clock()
-        self._not_before = max(self._not_before, now + longest * self._rng.uniform(0.5, 1))
-        return Done(kind, text, self._not_before - now)
-
-    def _joined_before(self) -> Joined | None:
-        try:
-            said = {**(self._identity.joined or {}), "session": self._identity.session}
-            return read_joined(said, self._profile.threads)
-        except ConfigError:
-            return None
 
     def _keep(self, **facts: Any) -> None:
         """Remember facts over a power cut; costs nothing when they are known."""

@@ -21,12 +21,13 @@ from edgemeta.device.profile import Profile
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed.client import local_steps
 from edgemeta.fed.description import Description
-from edgemeta.link.address import gateway_address, is_loopback
+from edgemeta.fed.progress import Stage
+from edgemeta.link.address import gateway_address, is_loopback, with_port, without_zone
 from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
-from edgemeta.link.trust import clock_is_behind, device_context, explained
+from edgemeta.link.trust import SHORT_DAYS, Offered, clock_is_behind, device_context, ended, explained
 from edgemeta.meta import Samples, begin, steps_in
-from edgemeta.meta.learners import learner
+from edgemeta.meta.learners import shared_of
 from edgemeta.names import listed
 from edgemeta.records import record_from
 
@@ -54,7 +55,8 @@ def examine(url: str | None, join: Path | None, data: str | None, state: Path, p
     """Yield what is found, in the order in which a device meets it; no place in the run is taken."""
     run: tuple[Description, Mapping[str, Any]] | None = None
     try:
-        joins = JoinFile(url or "", "", "") if join is None else _good("join file", read_join_file, join)
+        given = "" if url is None else _good("address", with_port, url)
+        joins = JoinFile(given, "", "") if join is None else _good("join file", read_join_file, join)
         if join is not None:
             yield Finding("join file", True, f"of '{joins.name}' for {joins.url}")
         for finding, said in _gateway(joins):
@@ -67,6 +69,7 @@ def examine(url: str | None, join: Path | None, data: str | None, state: Path, p
     samples = SUPPOSED_SAMPLES
     if run is not None:
         network = run[0].network
+        yield _place(run[1])
         text = f"{network.name} of {network.layout.size:,} parameters, {network.layout.fingerprint}"
         yield Finding("layout", True, text)
         finding, samples = _data(run[0], data)
@@ -138,9 +141,13 @@ def _tls(host: str, port: int, certificate: str) -> Finding:
     try:
         with (
             socket.create_connection((host, port), CONNECT_S) as plain,
-            device_context(certificate).wrap_socket(plain, server_hostname=host) as secure,
+            device_context(certificate).wrap_socket(plain, server_hostname=without_zone(host)) as secure,
         ):
-            return Finding("TLS", True, f"{secure.version()}, and the gateway is the one of the join file")
+            ends: Mapping[str, Any] = secure.getpeercert() or {}
+            days = Offered((), ended(ends)).days_left(time.time())
+            good = f"its certificate is good for {days} days"
+            text = f"{secure.version()}, and the gateway is the one of the join file; {good}"
+            return Finding("TLS", True, text + "; 'edgemeta tls' on the gateway renews it" * (days < SHORT_DAYS))
     except ssl.SSLError as error:
         check = "clock" if clock_is_behind(error) else "TLS"
         raise _Wrong(Finding(check, False, explained(error, host))) from None
@@ -178,6 +185,20 @@ def _clock(said: Mapping[str, Any]) -> Finding:
         text = f"it is {here} here, {abs(off_s):.0f} s {way} the gateway: 'timedatectl' on both says which one is wrong"
         return Finding("clock", False, text)
     return Finding("clock", True, f"{here}, as on the gateway")
+
+
+def _place(said: Mapping[str, Any]) -> Finding:
+    """Return the finding on what a device would be in the run; older gateways say less of it."""
+    number, free, name = said.get("participant"), said.get("free"), said.get("name")
+    if said.get("stage") == Stage.OVER:
+        return Finding("run", True, "it is over: this device gets its model, and takes part in the next one")
+    if number is not None:
+        return Finding("run", True, f"at round {said['round']}; '{name}' is participant {number}")
+    if free == 0:
+        way = "'edgemeta devices replace OLD NEW' on the gateway gives it that of a board that is gone"
+        text = f"at round {said['round']}; every place is taken: where none is this device's, {way}"
+        return Finding("run", None, text)
+    return Finding("run", True, f"at round {said['round']}" + (f"; {free} places are free" if free else ""))
 
 
 def _data(run: Description, spec: str | None) -> tuple[Finding, int]:
@@ -240,9 +261,9 @@ def _speed(run: Description, recipe: PhaseConfig, samples: int, said: Mapping[st
     shape = (count, *network.input_shape)
     pictures = len(network.input_shape) == 3
     x: Any = rng.integers(0, 256, shape, np.uint8) if pictures else rng.standard_normal(shape, np.float32)
-    classes = SUPPOSED_CLASSES if network.embeds else network.outputs
+    classes = min(SUPPOSED_CLASSES, (network.headed or network).outputs) if network.embeds else network.outputs
     drawn = Samples(x, rng.integers(0, classes, count, np.int64))
-    beside = {name: start(network) for name, start in learner(recipe.algorithm).shared.items()}
+    beside = {name: start(network) for name, start in shared_of(network, recipe.algorithm).items()}
     state = begin(network, recipe, {"theta": network.init(0), **beside}, {})
     few = replace(PhaseConfig(), algorithm=recipe.algorithm, batch_size=recipe.batch_size, settings=recipe.settings)
     times = [time.perf_counter()]

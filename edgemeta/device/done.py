@@ -18,6 +18,7 @@ class Kind(StrEnum):
     AWAY = "away"  # the gateway is
     CLOCK = "clock"  # this machine's is not set, so that the gateway cannot be trusted
     STORAGE = "storage"  # a full disk, say
+    DATA = "data"  # its own cannot be used now: a stick that is not there, say
     MEMORY = "memory"  # too little
     DIVERGED = "diverged"
     WAITING = "waiting"  # too early to try again
@@ -25,11 +26,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Done:
-    """`kind` for a program, and str() for a person. wait_s: seconds until another call can do something."""
+    """`kind` for a program, and str() for a person. wait_s: seconds until another call can do something.
+
+    round_ends: with it, all that a round asks of this device is delivered, the update and, where there is one, the
+    evaluation that follows.
+    """
 
     kind: Kind
     text: str
     wait_s: float = 0.0
+    round_ends: bool = False
 
     def __str__(self) -> str:
         return self.text

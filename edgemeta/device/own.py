@@ -9,7 +9,7 @@ from edgemeta.config import DataConfig
 from edgemeta.data import Split, from_arrays, open_data, own_classes, with_classes
 from edgemeta.data.arrays import PAIRS, is_pair, kind_of, named_split, own_samples, own_split
 from edgemeta.data.dataset import split_by_content
-from edgemeta.errors import DataError
+from edgemeta.errors import DataError, NoDataYet
 from edgemeta.fed.participants import Participant, divide, left_over, with_own_classes
 
 log = logging.getLogger("edgemeta")
@@ -17,6 +17,7 @@ log = logging.getLogger("edgemeta")
 # A SPEC; ((x_train, y_train), (x_test, y_test)) or (x, y), labelled by the names of the run's classes or by positions
 # among them; or a function that returns any of these.
 Source = str | Path | tuple[Any, Any] | Callable[[], Any]
+LEARNED = "learned"  # in a state directory: what was taught where no data was given
 USUAL = "synthetic"  # where no data is given, and the classes are the run's
 
 
@@ -38,7 +39,10 @@ def own_part(
     """
     if source is None and not classes:
         raise DataError("every device of this run has its own classes: give this one its own data, as --data FOLDER")
-    given = USUAL if source is None else source() if callable(source) else source
+    try:
+        given = USUAL if source is None else source() if callable(source) else source
+    except OSError as error:
+        raise DataError(f"the data cannot be read ({error}): expected a function that returns samples") from error
     split = open_data(str(given), shape=shape, seed=seed) if isinstance(given, str | Path) else _arrays(given, classes)
     if split.train.shape != tuple(shape):
         raise DataError(f"the data has samples of shape {split.train.shape}, and this run's model takes {tuple(shape)}")
@@ -56,7 +60,7 @@ def own_part(
             raise DataError(f"there is no part {k}: this run cuts its data into {len(participants)}, counted from 0")
         return participants[k] if classes else with_own_classes(participants[k])
     if not len(train) or not len(test):
-        raise DataError(f"the data has {len(train)} training and {len(test)} test samples: add some of both")
+        raise NoDataYet(f"the data has {len(train)} training and {len(test)} test samples: add some of both")
     return Participant(train.for_participant(k), test.for_participant(k), k, seed)
 
 
@@ -68,5 +72,5 @@ def _arrays(given: Any, classes: Sequence[str]) -> Split:
     x, y = given
     whole = own_samples(x, y, classes) if classes else from_arrays(x, y)
     if not len(whole):
-        raise DataError("the data is empty: give samples with their labels")
+        raise NoDataYet("the data is empty: give samples with their labels")
     return split_by_content(whole, whole.digests(), "arrays")

@@ -8,6 +8,7 @@
     last.safetensors        the task done last: it holds the newest global model that this device has seen
     model.safetensors       the latest global model, where it was asked for
     personal.safetensors    the model adapted to this device
+    learned/LABEL/          pictures that it was taught, where it was given no data of its own
     *.damaged               what was found damaged, as it was
 
 Every file is replaced by a rename. A result without its task is left over from a kill after the gateway had answered.
@@ -26,10 +27,11 @@ from edgemeta import disk
 from edgemeta.errors import ModelFileError, StorageError
 from edgemeta.fed.messages import Work
 from edgemeta.fed.private import private_files
+from edgemeta.folders import check_device
 from edgemeta.meta import LocalState
 from edgemeta.nn.files import encode_tensors, read_tensors
 from edgemeta.reading import exists
-from edgemeta.storage import Damaged, lock, read_kept, set_aside, storing, write_atomic, write_kept
+from edgemeta.storage import Damaged, held_here, lock, read_kept, set_aside, storing, write_atomic, write_kept
 
 log = logging.getLogger("edgemeta")
 
@@ -40,8 +42,9 @@ FORMAT = "edgemeta-device/1"
 class Identity:
     """Who a device is. key: its secret, made before it first joins; token: the hash of the one that it joined with.
 
-    joined: the answer to its join, but for the session. personal: the round of the model that is adapted to it;
-    adaptation: how evaluations of the run adapt.
+    folder: of its pictures, "" where it was given no data, None where that is no folder. joined: the answer to its
+    join, but for the session. personal: the round of the model that is adapted to it; adaptation: how evaluations of
+    the run adapt.
     """
 
     key: str = ""
@@ -52,17 +55,24 @@ class Identity:
     session: str | None = None
     joined: dict[str, Any] | None = None
     personal: int | None = None
+    folder: str | None = None
     adaptation: dict[str, Any] | None = None
 
 
 class DeviceState:
-    """A state directory, locked for one process; `close` lets it go. Raises StorageError."""
+    """A state directory, locked for one process; `close` lets it go. Raises StorageError, ConfigError for another's."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_device(path)
         with storing(path):
             disk.make_folder(path, named=True)
         held = lock(path / "lock")
+        if held is None and held_here(path / "lock"):
+            raise StorageError(
+                f"this process has the state folder {path} open: close() the Device that has it, or give this one a "
+                "folder of its own"
+            )
         if held is None:
             raise StorageError(
                 f"another process uses the state folder {path}: stop it, or give this device a folder of its own"

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,14 +12,17 @@ import numpy as np
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard
 from edgemeta.device.joined import Joined
-from edgemeta.device.own import Source, own_part
+from edgemeta.device.own import LEARNED, Source, own_part
 from edgemeta.device.state import DeviceState
-from edgemeta.errors import ModelFileError, StorageError
+from edgemeta.errors import DataError, ModelFileError, StorageError
 from edgemeta.fed.client import finish, local_steps
+from edgemeta.fed.description import Description
 from edgemeta.fed.messages import Work, encode_evaluation, encode_update, read_work
 from edgemeta.fed.participants import Participant
 from edgemeta.fed.private import load_private, private_path, save_private
+from edgemeta.fed.progress import Stage
 from edgemeta.meta import LocalState, begin, evaluate, steps_in
+from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Vector
 from edgemeta.reading import exists
 from edgemeta.storage import set_aside, write_atomic
@@ -51,10 +55,18 @@ class Tasks:
         # A process that ends after each call of `step` must get on; one that calls it in a loop may write less often.
         self._saved, self._save_at = False, 0.0
         self.training = False  # is a local step at work now, which would be lost if it were cut off?
+        self._updated: int | None = None  # the round of the last update that this process has delivered
         self._task: Task | None = None
         self._local: LocalState | None = None
         self._part: Participant | None = None
         self._loaded: Participant | None = None
+
+    @property
+    def source(self) -> Source | None:
+        """Where this device's data is; raises DataError where it is a part of what others have, too."""
+        if self._partition_id is not None:
+            raise DataError("this device takes a part of a data set that is cut: give it data of its own")
+        return self._source
 
     def current(self, run: Joined) -> Task | None:
         """Return the task to do; one that is damaged is set aside, and one of another run is dropped."""
@@ -79,15 +91,28 @@ class Tasks:
         """Return this device's data; what was read of it is kept until `release`."""
         if self._loaded is None:
             if self._partition_id is None:
-                self._loaded = self._own(run, run.participant, cut=False)
+                self._loaded = self._own(run.run, run.participant, cut=False)
             else:  # what a part of a data set is does not change: its labels are kept, its samples are not
-                self._part = self._part or self._own(run, self._partition_id, cut=True)
+                self._part = self._part or self._own(run.run, self._partition_id, cut=True)
                 self._loaded = replace(self._part)
         return self._loaded
 
-    def check_memory(self, run: Joined) -> None:
-        """Raise NoMemory when not even a step on one sample of this network fits."""
+    def check(self, run: Description) -> None:
+        """Raise NoMemory when not even a step on one sample of a run's network fits, DataError when the data does not.
+
+        Only labels are read, and nothing of the network's size is made.
+        """
         self._guard.check(run.network, 1, 1)
+        part = self._partition_id
+        if part is None:
+            self._own(run, 0, cut=False)
+        elif part < run.data.participants:  # else the gateway says why there is no such part
+            self._part = self._own(run, part, cut=True)
+
+    @property
+    def grows(self) -> bool:
+        """Whether the data is of a kind that may grow."""
+        return callable(self._source) or (isinstance(self._source, str | Path) and Path(self._source).is_dir())
 
     def ends_in(self, seconds: float | None) -> None:
         """Take note of how long the gateway waits for the task that has come; None: it does not say."""
@@ -157,6 +182,7 @@ class Tasks:
             scores = evaluate(
                 *(run.network, vectors["theta"], data.train, data.test),
                 *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
+                head=vectors.get(HEAD),
             )
         finally:
             run.network.release()
@@ -165,10 +191,20 @@ class Tasks:
         before = f"{shown} {scores['before'][shown]:.3f}, adapted" if scores["before"] else f"adapted, {shown}"
         return Done(Kind.EVALUATED, f"round {work.round}: {before} {scores['after'][shown]:.3f}")
 
-    def done(self) -> None:
-        """Put the task aside: its result is delivered, or not wanted."""
+    def done(self, every: int, last_round: int | None) -> bool:
+        """Put the task aside, as its result is delivered; return whether its round asks for nothing more.
+
+        every: so many rounds an update is followed by an evaluation; an evaluation that follows no update of this
+        process ends no round.
+        """
+        assert self._task is not None
+        work = self._task.work
+        train, number = work.kind is Stage.TRAIN, work.round
+        ends = not (number % every == 0 or number == last_round) if train else number == self._updated
+        self._updated = number if train else self._updated
         self._task = self._local = None
         self._state.task_done()
+        return ends
 
     def drop(self) -> None:
         """Forget the task and what was done of it."""
@@ -189,9 +225,11 @@ class Tasks:
             log.warning("the last local steps are lost: %s", error)
         self._task = self._local = self._loaded = None
 
-    def _own(self, run: Joined, number: int, *, cut: bool) -> Participant:
-        of, shape = run.run, run.network.input_shape
-        return own_part(self._source, shape, of.classes, of.data, of.seed, number, cut=cut)
+    def _own(self, of: Description, number: int, *, cut: bool) -> Participant:
+        shape = of.network.input_shape
+        learned = self._state.path / LEARNED
+        source = learned if self._source is None and exists(learned) else self._source
+        return own_part(source, shape, of.classes, of.data, of.seed, number, cut=cut)
 
     def _local_state(self, run: Joined, work: Work, vectors: dict[str, Vector]) -> LocalState:
         if self._local is None:

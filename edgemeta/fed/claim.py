@@ -4,6 +4,7 @@ run.toml has the configuration; data.json a fingerprint of the data, so that the
 other data may not come by the same one. Directories of before have no data.json, and get one.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +14,24 @@ from edgemeta.errors import ConfigError
 from edgemeta.reading import read_file
 from edgemeta.storage import read_kept, write_atomic, write_kept
 
+OTHERWISE = "give another folder, or the same settings to go on"
 
-def claim(path: Path, config: RunConfig, data: Fingerprint | None, *, elsewhere: bool = False) -> None:
+
+def claim(
+    path: Path,
+    config: RunConfig,
+    data: Fingerprint | None,
+    *,
+    elsewhere: bool = False,
+    advice: Callable[[RunConfig, RunConfig], str] = lambda _before, _asked: OTHERWISE,
+) -> None:
     """Write what a new run in `path` is, or raise ConfigError unless the one there is the same.
 
     data: of what the run works on; None where nobody knows it, and then data.source counts as any setting does, but not
-    when the data is `elsewhere`, on devices: there it means nothing.
+    when the data is `elsewhere`, on devices: there it means nothing. advice: what to do about settings that differ.
     """
-    advice = "restore it, or remove it if the data is still what the run began with"
-    kept = read_kept(path / "data.json", Fingerprint, FORMAT, advice)
+    restore = "restore it, or remove it if the data is still what the run began with"
+    kept = read_kept(path / "data.json", Fingerprint, FORMAT, restore)
     text = read_file(path / "run.toml")
     if text is not None:
         before = config_from(settings_in(text, path / "run.toml"))
@@ -31,7 +41,7 @@ def claim(path: Path, config: RunConfig, data: Fingerprint | None, *, elsewhere:
         if differing := differences(before, config):
             raise ConfigError(
                 f"{path} holds a run of another configuration ({'; '.join([*differing, *other])}): "
-                "give another folder, or the same settings to go on"
+                f"{advice(before, config)}"
             )
         if other:
             raise ConfigError(

@@ -10,6 +10,7 @@ from edgemeta.config import PhaseConfig
 from edgemeta.errors import DivergedError
 from edgemeta.meta import LocalState, Samples, begin, steps_in, take_step
 from edgemeta.meta.learners import LEARNERS, Vectors
+from edgemeta.meta.rivals import parted
 from edgemeta.nn import Model, Vector
 
 Draws = Callable[[int], np.random.Generator]
@@ -53,13 +54,14 @@ def local_steps(model: Model, recipe: PhaseConfig, state: LocalState, data: Samp
 def finish(recipe: PhaseConfig, shared: Vectors, state: LocalState, samples: int) -> Update:
     """Return the update of finished local steps; raises DivergedError when it holds what is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        deltas = {name: state.vectors[name] - start for name, start in shared.items()}
+        vectors = parted(state.vectors, shared)
+        deltas = {name: vectors[name] - start for name, start in shared.items()}
     if not all(np.isfinite(delta).all() for delta in deltas.values()):
         raise _diverged(recipe, state.step)
     method = LEARNERS[recipe.algorithm]
     return Update(
         shared=deltas,
-        private={name: v for name, v in state.vectors.items() if name not in shared and name not in method.begun},
+        private={name: v for name, v in vectors.items() if name not in shared and name not in method.begun},
         samples=samples,
         loss=state.loss_sum / state.step,
         gradient_evaluations=state.step * method.evaluations(recipe),

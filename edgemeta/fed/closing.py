@@ -56,14 +56,17 @@ def close(
     known = [*progress.norms, together(update.norms for update in counting.values())][-ROUNDS:]
     same = plan.phase_of(progress.round + 1) == plan.phase_of(progress.round)
     largest = max(counting, key=lambda k: counting[k].norms["theta"])
-    record = with_training(cast(Record, progress.record), counting.values(), len(progress.cohort) - len(counting))
+    asked = {*progress.cohort, *updates}  # who sleeps may deliver without having been asked in this round
+    record = with_training(cast(Record, progress.record), counting.values(), len(asked) - len(counting))
+    if late := [k for k, update in counting.items() if update.round < progress.round]:
+        record["late"] = late
     if outcome.clipped:
         record["clipped"] = outcome.clipped
     if outcome.left_out:
         record["left_out"] = outcome.left_out
     changes = {
         "model": progress.round,
-        "counted": progress.counted | {str(k): progress.round for k in counting},
+        "counted": progress.counted | {str(k): update.round for k, update in counting.items()},
         "norms": known if same else [],  # another recipe takes steps of another length
         "before": Before(progress.model, progress.history, progress.counted, progress.norms, [largest]),
         "without": [],

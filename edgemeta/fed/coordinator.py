@@ -8,140 +8,104 @@ only goes forward.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from edgemeta.errors import ConfigError, ModelFileError, StorageError
+from edgemeta.fed.atwork import AtWork
+from edgemeta.fed.changes import Change, stopped
 from edgemeta.fed.closing import close, repeat
-from edgemeta.fed.collected import Collected
 from edgemeta.fed.directory import RunDirectory
-from edgemeta.fed.messages import Work, task_bytes
+from edgemeta.fed.members import duration
+from edgemeta.fed.messages import Work
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record, summarize, with_evaluation
-from edgemeta.fed.selection import evaluators, trainers
-from edgemeta.fed.server_step import ServerState, begin, load_state, travelling
-from edgemeta.fed.standing import STRIKES, Standing
-from edgemeta.fed.upload import most_bytes
+from edgemeta.fed.server_step import begin
+from edgemeta.fed.standing import STRIKES
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters
 
 log = logging.getLogger("edgemeta")
 
+GONE = (
+    "if one of them does not come back, 'edgemeta devices replace NAME NEW' gives its place to another board, and "
+    "'edgemeta devices remove NAME' has the run go on without it"
+)
 
-class Coordinator:
+
+class Coordinator(AtWork):
     """One run. Raises, from its methods, Refused for messages that do not count, and StorageError.
 
-    theta: where a new run starts. roster: who has joined. name: what the log calls one. own: who brings its own data.
+    theta: where a new run starts, None for one that has begun. roster: who has joined. name: what the log calls one.
+    own: who brings its own data.
     """
 
     def __init__(
         self,
         plan: Plan,
         model: Model,
-        theta: Vector,
+        theta: Vector | None,
         directory: RunDirectory,
         roster: Iterable[int],
         now: float,
         name: Callable[[int], str] = str,
         own: Iterable[int] = (),
     ) -> None:
-        self.plan, self.model, self.directory, self.roster, self._name = plan, model, directory, set(roster), name
-        self.own = set(own)
-        self._began = self._opened = now
-        self._collected = Collected(directory, plan, model)
-        self._closing = False  # whether the open stage may be closed on disk already: nothing more counts in it then
-        self._server = (-1, ServerState())  # what is kept beside the model of a round
         committed = directory.load_progress()
-        self.progress = committed or Progress(record={**plan.new_record(0)})
-        self._away, self.standing = set(self.progress.away), Standing(self.progress.strikes, self.progress.rests)
+        progress = committed or Progress(record={**plan.new_record(0)})
+        super().__init__(plan, model, directory, roster, progress, now, name)
+        self.own, self._began, self._said = set(own), now, ""
+        self._closing = False  # whether the open stage may be closed on disk already: nothing more counts in it then
         if committed:
             if load_parameters(self.model_path)[0].layout != model.layout:
                 raise ConfigError(f"{directory.path} holds a run of another network: give another folder")
-            self._collected.recover(self.progress, self.sizes)
+            self._collected.recover(self.progress, lambda: self.update_sizes)
         else:
+            assert theta is not None
             begin(self.directory, self.plan, model, theta)
             self._commit()
         self._go_on(now)
 
-    @property
-    def finished(self) -> bool:
-        """Whether the run is over."""
-        return self.progress.stage is Stage.OVER
-
-    @property
-    def model_path(self) -> Path:
-        """The file of the current global model; it stays as it is when a newer one comes."""
-        return self.directory.round_model(self.progress.model)
-
-    @property
-    def state_path(self) -> Path:
-        """The file of what the server keeps beside it, where it keeps something."""
-        return self.directory.round_state(self.progress.model)
-
-    @property
-    def beside(self) -> dict[str, Vector]:
-        """The vectors that go out with the open task's theta, by name."""
-        if self._server[0] != self.progress.model:
-            self._server = self.progress.model, load_state(self.state_path)
-        return travelling(self._server[1], self.plan.recipe(self.progress.round)) if self._trains else {}
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """How many numbers each vector of the open task has, in the order in which they go out."""
-        return {"theta": self.model.layout.size} | {name: vector.size for name, vector in self.beside.items()}
-
-    @property
-    def most_update_bytes(self) -> int:
-        """What an update of the open round weighs at most."""
-        return most_bytes(self.sizes, self.plan.recipe(self.progress.round).upload)
-
-    @property
-    def missing(self) -> list[int]:
-        """Who has been asked in this stage and has not delivered yet."""
-        delivered = self._collected.of(self.progress.stage)
-        return [k for k in self.progress.cohort if k not in delivered]
-
-    @property
-    def joined(self) -> list[int]:
-        """The training participants on the roster."""
-        return sorted(k for k in self.roster if k < self.plan.training_participants)
-
-    @property
-    def quorum(self) -> int:
-        """How many training participants must be on the roster before a stage opens."""
-        return max(self.plan.server.min_available_clients or 1, self._min_fit)
-
-    def seconds_left(self, now: float) -> float:
-        """Return the time until the open stage's deadline."""
-        return max(0.0, self._opened + self.plan.server.round_deadline_s - now)
-
     def join(self, participant: int) -> None:
         """Put a participant on the roster; one that is on it stays there."""
-        self.roster.add(participant)
-        self._away.discard(participant)
+        self.members.join(participant)
 
-    def work(self, participant: int, now: float) -> Work | None:
-        """Return the participant's task, or None when there is nothing for it to do now."""
-        self._away.discard(participant)
+    def work(self, participant: int, now: float, wake_s: float = 0.0) -> Work | None:
+        """Return the participant's task, or None when there is nothing for it to do now.
+
+        wake_s: for how long it sleeps between two wakes; 0: it does not.
+        """
+        self.members.away.discard(participant)
+        if self.members.says_wake(participant, wake_s):
+            self._commit()  # it is known again after a restart
+            log.info("%s wakes every %s", self._name(participant), duration(wake_s))
         self._go_on(now)
-        if participant not in self.missing or participant in self.standing.diverged:
+        if participant in self.standing.diverged:
             return None
-        self.standing.busy.add(participant)
-        return self._task(participant)
+        if participant in self.missing:
+            self.standing.busy.add(participant)
+            return self._task(participant)
+        return self._task(participant) if self._trains_aside(participant) else None
 
     def is_new(self, stage: Stage, participant: int, round_number: int) -> bool:
         """Say whether a message of a stage would bring something new; raises Refused when nobody asked."""
-        self._away.discard(participant)
+        self.members.away.discard(participant)
         progress = self.progress
         if stage is Stage.TRAIN and round_number and progress.counted.get(str(participant)) == round_number:
             return False
+        if stage is Stage.TRAIN and self._counts_now(participant, round_number):
+            return self._is_first(participant, round_number)
         if (stage, round_number) != (progress.stage, progress.round):
+            late = f", and an update may come {self.plan.server.max_lag} rounds late"
             raise Refused(
-                Reason.WRONG_ROUND, f"round {round_number} is not open for this: it is round {progress.round}"
+                Reason.WRONG_ROUND,
+                f"round {round_number} is not open for this: it is round {progress.round}"
+                + late * (participant in self.members.wakes),
             )
         if participant not in progress.cohort:
             raise Refused(Reason.NOT_IN_COHORT, f"participant {participant} was not asked in round {round_number}")
@@ -150,7 +114,10 @@ class Coordinator:
     def deliver(self, participant: int, round_number: int, file: Path, now: float) -> None:
         """Accept an update that lies complete in `file`, which is moved away; a repeated one changes nothing."""
         if self.is_new(Stage.TRAIN, participant, round_number):
-            self._add(participant, lambda: self._collected.add_update(participant, round_number, file, self.sizes), now)
+            into, sizes = self.collecting, self.update_sizes
+            self._add(
+                participant, lambda: self._collected.add_update(participant, round_number, file, sizes, into), now
+            )
 
     def deliver_evaluation(self, participant: int, round_number: int, body: bytes, now: float) -> None:
         """Accept a participant's scores of the current model; repeated ones change nothing."""
@@ -179,6 +146,48 @@ class Coordinator:
         """Let a participant take part again, from the next stage on."""
         self._commit(strikes={k: count for k, count in self.standing.strikes.items() if k != str(participant)})
 
+    def remove(self, participant: int, now: float) -> None:
+        """Let go of a participant: it is asked no more, no quorum counts it, and its place is free.
+
+        What it has delivered in the open stage counts.
+        """
+        progress, key = self.progress, str(participant)
+        self.members.forget(participant, removed=True)
+        delivered = self._collected.of(progress.stage)
+        before = progress.before and replace(progress.before, counted=_without(progress.before.counted, key))
+        self._commit(
+            cohort=[k for k in progress.cohort if k != participant or k in delivered],
+            counted=_without(progress.counted, key),
+            before=before,
+        )
+        self._go_on(now)
+
+    def replace(self, participant: int) -> None:
+        """Have another board take a participant's place: nothing is held against it, and it is away until it comes."""
+        self.members.forget(participant, removed=False)
+        self._commit()
+
+    def follow(self, changes: Sequence[Change], plan: Plan, now: float) -> None:
+        """Go on by what was asked for; changes: all of the run's; plan: the one that they lead to."""
+        new = changes[self.progress.changes :]
+        if not new:
+            return
+        settings = {key: value for change in new for key, value in change.settings.items()}
+        self.plan = self._collected.plan = plan
+        if stopped(changes) and not self.finished:
+            if not self._trains and self.progress.cohort:
+                self._close(now)  # its model is there already, and what there is of scores goes with it
+            self._commit(stage=Stage.OVER, cohort=[], changes=len(changes))
+        elif self.finished and not stopped(changes) and self.progress.round <= (plan.last_round or math.inf):
+            self.directory.remove_summary()
+            self._commit(stage=Stage.TRAIN, record={**plan.new_record(self.progress.round)}, changes=len(changes))
+            self._began = now
+        else:
+            record = self.progress.record
+            told = {"changed": {**record.get("changed", {}), **settings}} if settings else {}
+            self._commit(record={**record, **told}, changes=len(changes))
+        self._go_on(now)
+
     def tick(self, now: float) -> None:
         """Act on the deadline: close the stage with what there is, or open the round again when that is too little.
 
@@ -187,33 +196,19 @@ class Coordinator:
         self._go_on(now)
         if not self.progress.cohort or self.seconds_left(now) > 0:
             return
-        self._away.update(self.missing)
-        self.standing.missed(self.missing, self.progress.round)
+        self.members.missed(self.missing, self.plan, self.progress.round)
         delivered = len(self._collected.updates)
         if not self._trains or delivered >= self._min_fit:
             self._close(now)
         else:
             log.warning(
-                "round %d: only %d of %d delivered before the deadline, and %d are needed: opened again (missing: %s)",
+                "round %d: only %d of %d delivered before the deadline, and %d are needed: "
+                "opened again (missing: %s); %s",
                 *(self.progress.round, delivered, len(self.progress.cohort), self._min_fit),
-                ", ".join(map(self._name, self.missing)),
+                *(", ".join(map(self._name, self.missing)), GONE),
             )
             self._commit(cohort=[], attempt=self.progress.attempt + 1, without=[])  # who was left out may be needed
         self._go_on(now)
-
-    @property
-    def _trains(self) -> bool:
-        return self.progress.stage is Stage.TRAIN
-
-    @property
-    def _min_fit(self) -> int:
-        return self.plan.server.min_fit_clients or 1
-
-    def _task(self, participant: int) -> Work:
-        return self.plan.task(self.progress, participant, self.model.layout)
-
-    def _bytes_down(self, participants: Iterable[int]) -> int:
-        return sum(task_bytes(self._task(k).header(self.sizes), self.sizes) for k in participants)
 
     def _add(self, participant: int, add: Callable[[], None], now: float) -> None:
         """Collect what a participant sent; what does not count is counted against it, and nobody waits for another."""
@@ -229,30 +224,30 @@ class Coordinator:
         """Do what needs no more messages: draw the cohort of a stage that has none, close a stage that has all."""
         while not self.finished:
             if not self.progress.cohort:
-                cohort = self._cohort()
+                cohort = self.members.cohort(self.plan, self.progress, self._collected.updates)
                 if not cohort:
                     return
                 self._commit(cohort=cohort)
                 self._opened = now
+                self._say_sleep()
             enough = len(self._collected.of(self.progress.stage)) >= (self._min_fit if self._trains else 1)
-            if not enough or not set(self.missing) <= self.standing.out:
+            if not enough or not set(self.missing) <= self.standing.out | self.members.asleep(self.plan):
                 return
             self._close(now)
         if self.directory.summary() is None:
             self.directory.publish()
             self.directory.write_summary(summarize(self.directory.history()))
 
-    def _cohort(self) -> list[int]:
-        """Return who takes part in the stage that opens; nobody, as long as too few are on the roster."""
-        progress, held = self.progress, self.standing.held
-        away = self._away | self.standing.resting(progress.round)
-        if len(self.joined) < self.quorum:
-            return []
-        if not self._trains:
-            return evaluators(self.plan, progress.round, self.roster - held, away)
-        able = set(self.joined) - held - set(progress.without)
-        drawn = trainers(self.plan, progress.round, progress.attempt, able, away)
-        return sorted({*drawn, *self._collected.updates})  # what was delivered before it was opened again counts
+    def _say_sleep(self) -> None:
+        """Say that a stage is open for longer than usual, as it waits for boards that sleep; once for the same."""
+        wake_s = self.members.longest_wake_s(self.plan, self.missing)
+        count = len(self.members.sleepers(self.plan).intersection(self.missing))
+        usual_s = self.plan.server.round_deadline_s
+        said = f"{count} of {len(self.progress.cohort)} boards wake every {duration(wake_s)} or more often"
+        if wake_s and said != self._said:
+            longer = f"closes after {duration(self.deadline_s)} instead of {duration(usual_s)}"
+            log.info("round %d: %s: it %s", self.progress.round, said, longer)
+            self._said = said
 
     def _close(self, now: float) -> None:
         self._closing = True
@@ -265,7 +260,7 @@ class Coordinator:
         try:
             closed = close(self.directory, self.plan, self.model, progress, updates, self.own, standing, self._name)
         except ModelFileError as error:
-            collected.look_again(progress, self.sizes, error)
+            collected.look_again(progress, lambda: self.update_sizes, error)
             self._closing = False
             return
         if not closed.counting:
@@ -284,7 +279,7 @@ class Coordinator:
     def _close_evaluation(self, now: float) -> None:
         """Put the scores that came into the round's record, and finish the round."""
         scores, record = self._collected.scores, cast(Record, self.progress.record)
-        record = with_evaluation(record, scores, self.plan.training_participants, self.missing)
+        record = with_evaluation(record, scores, {k for k in scores if not self.has_trained(k)}, self.missing)
         record["bytes_down"] += self._bytes_down(scores)
         self._finish_round(now, record)
         scores.clear()
@@ -310,11 +305,14 @@ class Coordinator:
 
     def _commit(self, **changes: Any) -> None:
         """Make the changed progress the place where the run goes on, on disk first and then here."""
-        changes = {"strikes": self.standing.strikes, "rests": self.standing.rests, **changes}
-        progress = replace(self.progress, away=sorted(self._away), **changes)
+        progress = replace(self.progress, **{**self.members.facts(), **changes})
         self.directory.commit(progress)
         for name in map(self._name, self.standing.committed(progress.strikes)):
             log.warning("%s is asked no more: 'edgemeta devices release %s' lets it take part again", name, name)
         if not progress.cohort:  # the stage is over, or is opened again
             self.standing.new_stage()
         self.progress, self._closing = progress, False
+
+
+def _without(counted: Mapping[str, int], participant: str) -> dict[str, int]:
+    return {k: number for k, number in counted.items() if k != participant}

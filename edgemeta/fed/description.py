@@ -10,14 +10,18 @@ from edgemeta.errors import ConfigError, InputError
 from edgemeta.fed.messages import told
 from edgemeta.nn import Model
 from edgemeta.nn.files import model_from, model_metadata
+from edgemeta.nn.heads import give_head
 from edgemeta.records import record_from
+
+MOST_CLASSES = 10_000  # that a run may give a head for
 
 
 @dataclass(frozen=True)
 class Description:
     """data: how an experiment's data is cut (its source is a device's own); last_round: None where there is no last.
 
-    classes: the names; none where every participant has its own.
+    classes: the names; none where every participant has its own. Where as many as join take part, it is not said how
+    many do: older devices know no number for that.
     """
 
     data: DataConfig
@@ -29,9 +33,10 @@ class Description:
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads back, ready for JSON; a network without a name is described by its layers."""
         model = model_metadata(self.network, self.classes, 0)
+        left_out = ("source", "participants") if not self.data.participants else ("source",)
         return {
             "last_round": self.last_round,
-            "data": {key: value for key, value in told(self.data).items() if key != "source"} | {"seed": self.seed},
+            "data": {key: value for key, value in told(self.data).items() if key not in left_out} | {"seed": self.seed},
             "model": {
                 "name": model["model"],
                 "input_shape": list(self.network.input_shape),
@@ -39,6 +44,7 @@ class Description:
                 "normalization": json.loads(model["normalization"]),
                 "layout": model["layout"],
                 "loss": model["loss"],
+                **({"most_classes": self.network.headed.outputs} if self.network.headed else {}),
                 **({"layers": json.loads(model["layers"])} if "layers" in model else {}),
             },
         }
@@ -50,7 +56,7 @@ class Description:
         Nothing of the network's size is allocated: whether there is memory for it can be looked at before.
         """
         try:
-            data, model, last = dict(said["data"]), said["model"], said.get("last_round")
+            data, model, last = {"participants": 0, **said["data"]}, said["model"], said.get("last_round")
             seed = data.pop("seed")
             if not all(type(number) is int and number >= 0 for number in (seed, 0 if last is None else last)):
                 raise ValueError("seed and last_round must be whole numbers from 0")
@@ -63,6 +69,10 @@ class Description:
                 raise ValueError(f"classes are {model['classes']!r}, and the network's loss is {network.loss!r}")
             if network.layout.fingerprint != model["layout"]:
                 raise ValueError(f"its layout is {model['layout']}, and here it would be {network.layout.fingerprint}")
+            if own and (most := model.get("most_classes")) is not None:
+                if type(most) is not int or not 1 <= most <= MOST_CLASSES:
+                    raise ValueError(f"most_classes is {most!r}")
+                give_head(network, most)
             return Description(record_from(DataConfig, data), seed, network, tuple(classes), last)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as error:
             raise ConfigError(

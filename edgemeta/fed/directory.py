@@ -32,10 +32,13 @@ from edgemeta.config import RunConfig
 from edgemeta.data.fingerprint import Fingerprint
 from edgemeta.errors import StorageError
 from edgemeta.fed.claim import claim
+from edgemeta.fed.history import History
 from edgemeta.fed.progress import FORMAT, Progress
 from edgemeta.fed.scores import Record, Summary
-from edgemeta.reading import Reader, exists, lines, names, read_file
-from edgemeta.storage import append, lock, read_kept, set_aside, storing, write_atomic, write_block, write_kept
+from edgemeta.folders import check_no_device
+from edgemeta.nn.files import load_parameters
+from edgemeta.reading import Reader, exists, names, read_file
+from edgemeta.storage import held_here, lock, read_kept, set_aside, storing, write_atomic, write_block, write_kept
 
 log = logging.getLogger("edgemeta")
 
@@ -47,7 +50,8 @@ class RunDirectory:
 
     durable: what an open round has collected must survive a power cut, as devices will not send it again. A simulation
     can make it again, so it saves the flushing, and drops what it finds on opening. data, elsewhere: see
-    `edgemeta.fed.claim`. facts: what the summary says besides the history's totals and scores.
+    `edgemeta.fed.claim`. facts: what the summary says besides the history's totals and scores. site: a folder in which
+    the latest global model is published too.
     """
 
     def __init__(
@@ -59,16 +63,20 @@ class RunDirectory:
         data: Fingerprint | None = None,
         elsewhere: bool = False,
         facts: Mapping[str, Any] | None = None,
+        site: Path | None = None,
     ) -> None:
-        self.path, self.durable, self._facts = path, durable, facts or {}
+        self.path, self.durable, self._facts, self._site = path, durable, facts or {}, site
+        self._history = History(path / "history.jsonl")
         self._made: set[int] = set()  # rounds whose folders are known to be there
         self._unpublished: Path | None = None
+        check_no_device(path)
         with storing(path):
             disk.make_folder(path, named=True)
             disk.make_folder(path / "rounds")
         held = lock(path / "lock")
         if held is None:
-            raise StorageError(f"another process runs in {path}: wait for it, or give another folder")
+            who = "this process has a run" if held_here(path / "lock") else "another process runs"
+            raise StorageError(f"{who} in {path}: wait for it, or give another folder")
         self._lock = held
         try:
             with storing(path):  # what is found here counts from now on, so it has to stay
@@ -95,16 +103,25 @@ class RunDirectory:
         if progress is None:
             return None
         if progress.before:
-            good = sum(map(_record_size, lines(self._history, 0, progress.before.history)))
+            good = self._history.whole(progress.before.history)
             progress = replace(progress, before=replace(progress.before, history=good))
-        progress = replace(progress, history=self._mend_history(progress.history))
+        progress = replace(progress, history=self._history.mend(progress.history))
         if not self.durable:
             for kind in SUFFIX:
                 for file in self.collected(progress.round, kind).values():
                     with storing(file):
                         disk.remove(file)
+        self._restore(progress.model)
         self._publish(self.round_model(progress.model))
         return progress
+
+    def _restore(self, number: int) -> None:
+        """Give the model of a round its file again, where somebody has removed that and the published one is left."""
+        model, published = self.round_model(number), self.model_path
+        if not exists(model) and exists(published) and load_parameters(published)[3] == number:
+            log.error("%s was gone, and is made again from %s", model, published)
+            with Reader(published) as file:
+                write_atomic(model, iter(file.read, b""))
 
     def commit(self, progress: Progress) -> None:
         """Make `progress` the place where the run goes on, and its model the latest one.
@@ -197,38 +214,18 @@ class RunDirectory:
 
     def history(self, after: int = 0) -> list[Record]:
         """Return the records of the finished rounds, those that come after so many bytes of the file."""
-        return [json.loads(line) for line in lines(self._history, after)]
+        return self._history.records(after)
 
     def append_record(self, record: Record, after: int) -> int:
         """Write a round's record `after` so many bytes of the history, and return how many there are then.
 
         It counts when the progress says so; until then the next call writes over it.
         """
-        return append(self._history, json.dumps(record, allow_nan=False).encode() + b"\n", after)
-
-    @property
-    def _history(self) -> Path:
-        return self.path / "history.jsonl"
-
-    def _mend_history(self, counted: int) -> int:
-        """Cut off what does not count yet, and return how many bytes do: fewer when some are gone, which is said."""
-        path, found = self._history, [*map(_record_size, lines(self._history, 0, counted))]
-        good, aside = sum(found), path.with_name(path.name + ".damaged")
-        if good < counted:
-            kept = f"; what there is of it is kept in {aside}" if 0 in found else ""
-            log.error("%s lacks records of finished rounds, and the run goes on without them%s", path, kept)
-        if 0 in found:
-            with Reader(path) as file:
-                write_atomic(aside, iter(file.read, b""))
-            write_atomic(path, (line for line in lines(path, 0, counted) if _record_size(line)))
-        elif exists(path):
-            append(path, b"", good)
-        return good
+        return self._history.append(record, after)
 
     def cut_history(self, size: int) -> None:
         """Drop what is longer than so many bytes of the history: it does not count."""
-        if exists(self._history):
-            append(self._history, b"", size)
+        self._history.cut(size)
 
     def write_summary(self, summary: Summary) -> None:
         """Write the summary: its presence means that the run is finished."""
@@ -236,6 +233,12 @@ class RunDirectory:
             self.path / "summary.json",
             [json.dumps({**summary, **self._facts}, indent=2, allow_nan=False).encode(), b"\n"],
         )
+
+    def remove_summary(self) -> None:
+        """Take back that the run is finished."""
+        with storing(self.path):
+            disk.remove(self.path / "summary.json")
+            disk.sync_folder(self.path)
 
     def summary(self) -> Summary | None:
         """Return the summary of a finished run, or None; a damaged one is set aside, and made again."""
@@ -256,27 +259,24 @@ class RunDirectory:
         return folder
 
     def _publish(self, model: Path) -> None:
-        """Make model.safetensors the same file as a round's model: a second name, so no second copy on the card."""
-        with storing(self.model_path):
-            now, new = disk.look(self.model_path), disk.look(model)
-            if now and new and os.path.samestat(now, new):
-                return
-            temporary = self.model_path.with_suffix(".tmp")
-            disk.remove(temporary)
-            if not disk.link(model, temporary):
-                with Reader(model) as file:
-                    write_atomic(self.model_path, iter(file.read, b""))
-                return
-            disk.rename(temporary, self.model_path)
-            disk.sync_folder(self.path)
+        """Make each model.safetensors the same file as a round's model: a further name, and no further copy."""
+        for folder in filter(None, (self.path, self._site)):
+            _same(model, folder / "model.safetensors")
 
 
-def _record_size(line: bytes) -> int:
-    """Return how many bytes a line of the history has, 0 when it is no whole record."""
-    try:
-        return len(line) if line.endswith(b"\n") and isinstance(json.loads(line), dict) else 0
-    except (ValueError, RecursionError):
-        return 0
+def _same(model: Path, published: Path) -> None:
+    with storing(published):
+        now, new = disk.look(published), disk.look(model)
+        if now and new and os.path.samestat(now, new):
+            return
+        temporary = published.with_suffix(".tmp")
+        disk.remove(temporary)
+        if not disk.link(model, temporary):
+            with Reader(model) as file:
+                write_atomic(published, iter(file.read, b""))
+            return
+        disk.rename(temporary, published)
+        disk.sync_folder(published.parent)
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:

@@ -22,6 +22,7 @@ from edgemeta.fed.streams import Stream, generator
 from edgemeta.fed.upload import FLOAT32, decode, encode
 from edgemeta.meta import LOSS_CEILING
 from edgemeta.meta.learners import LEARNERS, sizes
+from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Layout, Model, Vector
 from edgemeta.nn.files import FORMAT, MAX_HEADER_BYTES, encode_header, encode_tensors, opened, read_tensors
 from edgemeta.reading import file_size
@@ -95,9 +96,10 @@ def most_task_bytes(model: Model) -> int:
 
 
 def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
-    """Return a task and the vectors that came with it; an evaluation's task has theta alone.
+    """Return a task and the vectors that came with it.
 
-    Raises ModelFileError when it is damaged or for another layout, StorageError when it cannot be read.
+    An evaluation's task has theta, and perhaps a head, and nothing else. Raises ModelFileError when it is damaged or
+    for another layout, StorageError when it cannot be read.
     """
     tensors, metadata = read_tensors(path)
     try:
@@ -109,8 +111,10 @@ def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
         if metadata["layout"] != model.layout.fingerprint:
             raise InputError(f"it is for layout {metadata['layout']}, and this device has {model.layout.fingerprint}")
         work = Work(kind, recipe=recipe, evaluation=evaluation, layout=metadata["layout"], **numbers)
-        vectors = decode(tensors, sizes(model, work.algorithm), "float32")
-        return work, {name: vector[:] for name, vector in vectors.items()}
+        expected = sizes(model, work.algorithm)
+        if not train and HEAD in tensors and model.headed:
+            expected |= {HEAD: model.headed.layout.size - model.layout.size}
+        return work, {name: vector[:] for name, vector in decode(tensors, expected, "float32").items()}
     except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
         raise ModelFileError(f"the task in {path} cannot be used: {error}") from None
 
@@ -135,19 +139,25 @@ def encode_evaluation(scores: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True)
 class Delivered:
-    """What the coordinator keeps in memory of an accepted update; its numbers stay in the file. norms: by vector."""
+    """What the coordinator keeps in memory of an accepted update; its numbers stay in the file.
+
+    norms: by vector; round: whose task it is, which may be an earlier one than the round in which it counts.
+    """
 
     samples: int
     loss: float
     gradient_evaluations: int
     bytes: int
     norms: Norms
+    round: int
 
 
-def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[str, int], codec: str) -> Delivered:
+def admit_update(path: Path, rounds: range, layout: Layout, sizes: Mapping[str, int], codec: str) -> Delivered:
     """Return what an update's file says, or raise Refused: the checks that need no knowledge of who sent it.
 
-    sizes: of the vectors that travel in this round; codec: how. Raises StorageError when the file cannot be read.
+    rounds: one of which its task may be. sizes: of the vectors that travel in these; codec: how.
+
+    Raises StorageError when the file cannot be read.
     """
     try:
         with opened(path) as (tensors, metadata):
@@ -155,10 +165,10 @@ def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[s
                 raise Refused(
                     Reason.WRONG_LAYOUT, f"layout {metadata.get('layout')}: this run has {layout.fingerprint}"
                 )
-            if metadata.get("round") != str(round_number):
-                raise Refused(
-                    Reason.WRONG_ROUND, f"the update says round {metadata.get('round')}: it was sent to {round_number}"
-                )
+            said = metadata.get("round", "")
+            if said not in map(str, rounds):
+                where = "it was sent to " + " or ".join(map(str, rounds))
+                raise Refused(Reason.WRONG_ROUND, f"the update says round {said or None}: {where}")
             size, vectors = file_size(path), decode(tensors, sizes, codec)
             norms = {name: norm(vector) for name, vector in vectors.items()}
             if not all(map(math.isfinite, norms.values())):
@@ -172,7 +182,7 @@ def admit_update(path: Path, round_number: int, layout: Layout, sizes: Mapping[s
     except InputError as error:
         raise Refused(Reason.WRONG_SHAPE, str(error)) from None
     samples, loss, evaluations = _counts(metadata)
-    return Delivered(samples, loss, evaluations, size, norms)
+    return Delivered(samples, loss, evaluations, size, norms, int(said))
 
 
 def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:

@@ -10,7 +10,7 @@ from edgemeta.config import DataConfig, EvaluationConfig
 from edgemeta.data import Dataset, Split, add_noise, own_classes, partition
 from edgemeta.data.leftout import LeftOut, left_out
 from edgemeta.data.natural import natural
-from edgemeta.errors import DataError
+from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import Samples
 from edgemeta.meta.episodes import usable_classes
@@ -46,14 +46,20 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
     """Return the participants of a data set, and how many (training, test) samples were left out to make them equal.
 
     With `validation`, that share of each participant's training data is scored instead of its test data, so that
-    settings can be tuned without looking at the test data. Raises DataError where the data cannot be divided so.
+    settings can be tuned without looking at the test data. Raises DataError where the data cannot be divided so,
+    ConfigError where it is not said into how many parts.
     """
-    rng = generator(seed, Stream.PARTITION)
+    if not data.participants:
+        raise ConfigError(
+            "data.participants is 0, which lets as many devices take part as join a gateway: to cut data into parts, "
+            "say into how many"
+        )
+    rng, labels = generator(seed, Stream.PARTITION), (split.train.labels, split.test.labels)
     if data.partition == "natural":
         parts = natural(split.train, split.test, data.participants, rng)
     else:
-        labels, classes = (split.train.labels, split.test.labels), len(split.train.classes)
-        parts = partition(*labels, classes, data.participants, data.partition, rng)
+        classes, new = len(split.train.classes), (data.held_out, data.new_classes)
+        parts = partition(*labels, classes, data.participants, data.partition, rng, *new)
     noisy = round(data.noisy_participants * data.participants)
     spoilt = set(generator(seed, Stream.NOISE).permutation(data.participants)[:noisy].tolist())
     participants = []

@@ -16,7 +16,7 @@ from edgemeta.fed.scores import Record, new_record
 from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import LEARNERS, checked
 from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Layout, Model, build
-from edgemeta.nn.heads import EMBEDS
+from edgemeta.nn.heads import EMBEDS, give_head
 from edgemeta.records import nearest, read_record
 
 CUSTOM = "custom"  # what a network without a name of its own is called
@@ -29,9 +29,19 @@ class Plan:
     config: RunConfig
 
     @property
-    def training_participants(self) -> int:
-        """How many participants train; the ones after them are held out."""
-        return self.config.data.participants - self.config.data.held_out
+    def is_open(self) -> bool:
+        """Whether as many as join take part."""
+        return not self.config.data.participants
+
+    @property
+    def held_out(self) -> range:
+        """The participants that are scored and never train."""
+        data = self.config.data
+        return range(data.participants - data.held_out, data.participants)
+
+    def trains(self, participant: int) -> bool:
+        """Say whether a participant, of those who have joined, trains."""
+        return self.is_open or participant < self.held_out.start
 
     @property
     def last_round(self) -> int | None:
@@ -85,22 +95,29 @@ class Plan:
 
 
 def resolve(
-    config: RunConfig, input_shape: tuple[int, ...], classes: tuple[str, ...], network: Model | None = None
+    config: RunConfig,
+    input_shape: tuple[int, ...],
+    classes: tuple[str, ...],
+    network: Model | None = None,
+    most_classes: int | None = None,
 ) -> RunConfig:
     """Return the configuration with everything filled in that follows from the data or from other settings.
 
     classes: the names of the data's, unless the participants have their own. network: one's own, instead of a named
-    model. Raises ConfigError with every complaint about names and combinations.
+    model. most_classes: that a participant has of its own, where that is known. Raises ConfigError with every complaint
+    about names and combinations.
     """
     train = config.data.participants - config.data.held_out
+    least = config.server.min_available_clients or train or config.server.min_fit_clients or 2
     server = replace(
         config.server,
-        min_available_clients=config.server.min_available_clients or train,
-        min_fit_clients=config.server.min_fit_clients or min(2, train),
+        min_available_clients=least,
+        min_fit_clients=config.server.min_fit_clients or min(2, least if config.data.participants == 0 else train),
     )
     name, loss = (CUSTOM, network.loss) if network else (config.model.name, config.model.loss)
     own = config.model.own
-    model = ModelConfig(name, input_shape, OWN if own else classes, loss)
+    most = (config.model.most_classes or most_classes) if own else config.model.most_classes
+    model = ModelConfig(name, input_shape, OWN if own else classes, loss, most)
     phases = tuple(
         replace(
             phase,
@@ -121,7 +138,7 @@ def resolve(
         complaints.append(f"{said}; if there are more, name all of them in model.classes")
     if network and network.input_shape != input_shape:
         complaints.append(f"the network takes {network.input_shape}: the data has samples of shape {input_shape}")
-    complaints += _impossible(resolved, train)
+    complaints += impossible(resolved)
     if len(classes) < 2 and network is None and not own:
         complaints.append(f"there is one class ({''.join(classes)}): a run needs two or more to tell apart")
     if not complaints:
@@ -147,7 +164,10 @@ def network_of(config: RunConfig, threads: int = 1) -> Model:
     assert shape is not None  # resolved
     normalization = PICTURES if len(shape) == 3 else RAW
     loss = EMBEDS if config.model.own else config.model.loss
-    return build(config.model.name, shape, len(classes), loss, normalization, threads)
+    network = build(config.model.name, shape, len(classes), loss, normalization, threads)
+    if config.model.most_classes:
+        give_head(network, config.model.most_classes)
+    return network
 
 
 def _against_data(asked: ModelConfig, input_shape: tuple[int, ...], classes: tuple[str, ...]) -> list[str]:
@@ -200,6 +220,14 @@ def _unknown_settings(config: RunConfig) -> list[str]:
 def _wrong_learners(config: RunConfig) -> list[str]:
     """Say which learners do not go with the kind of classes that the participants have."""
     embeds = {p.algorithm for p in config.phases if p.algorithm in LEARNERS and LEARNERS[p.algorithm].embeds}
+    named = sorted({phase.algorithm for phase in config.phases} & LEARNERS.keys() - embeds)
+    if config.model.own and named and not config.model.most_classes:
+        return [
+            f"algorithm '{named[0]}' numbers every participant's classes, for which a head travels: say how many a "
+            "participant has at most, as model.most_classes, or take 'protonet', which needs none"
+        ]
+    if not config.model.own and config.model.most_classes:
+        return ["model.most_classes is for own classes: leave it out, or give model.classes = 'own'"]
     if config.model.own or not embeds:
         return []
     return [
@@ -209,16 +237,18 @@ def _wrong_learners(config: RunConfig) -> list[str]:
     ]
 
 
-def _impossible(config: RunConfig, train: int) -> list[str]:
+def impossible(config: RunConfig) -> list[str]:
+    """Say which numbers of a configuration do not go together."""
     data, complaints, clip = config.data, [], config.server.clip
-    if train < 1:
+    train = data.participants - data.held_out
+    if data.participants and train < 1:
         said = f"data.held_out is {data.held_out} of {data.participants} participants"
         return [f"{said}: leave one or more to train on"]
     if clip != "off" and (isinstance(clip, str) or clip < 1):
         complaints.append(f"server.clip is {clip!r}: expected a number from 1 (times the usual norm), or 'off'")
     for name in ("min_available_clients", "min_fit_clients"):
         value = getattr(config.server, name)
-        if value > train:
+        if value > train and data.participants:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
     complaints += _wrong_learners(config)
     few, classes = config.evaluation, config.model.classes

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgemeta.records import number
 
-FORMAT = "edgemeta-progress/2"
+FORMAT = "edgemeta-progress/3"  # 1 had no norms, strikes and rests, 2 no changes, wakes and removed
 
 
 class Stage(StrEnum):
@@ -36,6 +36,8 @@ class Progress:
     counted: participant -> the last round in which its update counted. record: of the round at work, so far.
     history: how many bytes of history.jsonl count. norms: of the updates of this phase's last rounds. strikes, rests:
     see `edgemeta.fed.standing`. before: None where nothing can be repeated. without: who is not asked in this round.
+    changes: how many of the run's changes were followed. wakes: who sleeps -> for how many seconds. removed: whose
+    places are free again.
     """
 
     round: int = number(0, 0)
@@ -52,3 +54,6 @@ class Progress:
     rests: dict[str, list[int]] = field(default_factory=dict)
     before: Before | None = None
     without: list[int] = field(default_factory=list)
+    changes: int = number(0, 0)
+    wakes: dict[str, float] = field(default_factory=dict)
+    removed: list[int] = field(default_factory=list)

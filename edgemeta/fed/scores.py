@@ -52,6 +52,8 @@ class Record(TypedDict):
     evaluation_missing: NotRequired[list[int]]
     clipped: NotRequired[list[int]]
     left_out: NotRequired[list[int]]
+    late: NotRequired[list[int]]
+    changed: NotRequired[dict[str, int | float]]  # settings that hold from this round on
 
 
 class Summary(TypedDict):
@@ -100,13 +102,13 @@ def with_training(record: Record, updates: Collection[Delivered], failures: int)
     }
 
 
-def with_evaluation(record: Record, scores: Mapping[int, Any], train: int, missing: Sequence[int]) -> Record:
-    """Return a record with what participants' scores come to; train: how many of them train, the others are new."""
+def with_evaluation(record: Record, scores: Mapping[int, Any], new: Collection[int], missing: Sequence[int]) -> Record:
+    """Return a record with what participants' scores come to; new: who takes no part in training, or none yet."""
     record = {**record, "bytes_up": record["bytes_up"] + sum(one["bytes"] for one in scores.values())}
-    if known := [scores[k] for k in sorted(scores) if k < train]:
+    if known := [scores[k] for k in sorted(scores) if k not in new]:
         record["evaluation"] = combine(known)
-    if new := [scores[k] for k in sorted(scores) if k >= train]:
-        record["evaluation_new"] = combine(new)
+    if strangers := [scores[k] for k in sorted(scores) if k in new]:
+        record["evaluation_new"] = combine(strangers)
     if missing:
         record["evaluation_missing"] = [*missing]
     return record

@@ -27,7 +27,5 @@ def evaluators(plan: Plan, round_number: int, roster: Collection[int], away: Col
 
     Held-out participants are no part of the quorum, so the evaluation of the start gives them time to come.
     """
-    expected = set(roster)
-    if round_number == 0:
-        expected |= set(range(plan.training_participants, plan.config.data.participants))
+    expected = {*roster, *(plan.held_out if round_number == 0 else ())}
     return sorted(expected - set(away)) or sorted(roster)

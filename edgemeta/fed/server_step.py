@@ -19,7 +19,8 @@ from edgemeta.fed.optimizers import OPTIMIZERS
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress
 from edgemeta.fed.upload import Encoded, decode
-from edgemeta.meta.learners import learner, sizes
+from edgemeta.meta.learners import learner, shared_of, sizes
+from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import encode_tensors, load_parameters, opened, read_tensors, save_model
 from edgemeta.reading import exists
@@ -39,7 +40,13 @@ class ServerState(NamedTuple):
 
 def travelling(state: ServerState, recipe: PhaseConfig) -> dict[str, Vector]:
     """Return the vectors that go to participants beside theta."""
-    return {name: state.shared[name] for name in learner(recipe.algorithm).shared}
+    row = learner(recipe.algorithm)
+    return {name: v for name, v in state.shared.items() if name in row.shared or (name == HEAD and not row.embeds)}
+
+
+def scored_with(state: ServerState, recipe: PhaseConfig) -> dict[str, Vector]:
+    """Return the vectors that go to participants beside theta when it is scored: the head, where there is one."""
+    return {name: vector for name, vector in travelling(state, recipe).items() if name == HEAD}
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ def _keep(
     directory: RunDirectory, plan: Plan, model: Model, round_number: int, theta: Vector, state: ServerState
 ) -> None:
     """Write a round's model, and before it what is kept beside it: also the vectors that the next round sends first."""
-    new = learner(plan.recipe(round_number + 1).algorithm).shared
+    new = shared_of(model, plan.recipe(round_number + 1).algorithm)
     shared = {name: start(model) for name, start in new.items() if name not in state.shared} | dict(state.shared)
     parts = {SHARED: shared, OPTIMIZER: state.optimizer}
     tensors = {part + name: vector for part, kept in parts.items() for name, vector in kept.items()}

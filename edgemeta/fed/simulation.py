@@ -21,8 +21,9 @@ from edgemeta.fed.plan import Plan
 from edgemeta.fed.private import load_private, save_private
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.scores import Record, Summary
-from edgemeta.fed.server_step import load_state, travelling
+from edgemeta.fed.server_step import load_state, scored_with, travelling
 from edgemeta.meta import TrainedModel, evaluate, load_model
+from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters
 from edgemeta.reading import read_file
@@ -33,12 +34,14 @@ from edgemeta.storage import storing
 class RunResult:
     """What a run leads to.
 
-    history: one record a round; model: the final global model; summary: totals, scores, and what was left out.
+    history: one record a round; model: the final global model; summary: totals, scores, and what was left out. head:
+    what goes beside an embedding where it is scored, if its learner trained one.
     """
 
     history: list[Record]
     model: TrainedModel
     summary: Summary
+    head: Vector | None = None
 
 
 @dataclass(frozen=True)
@@ -79,20 +82,21 @@ def run(
         directory = RunDirectory(Path(folder), config, durable=False, data=data, facts=facts)
         try:
             coordinator = Coordinator(Plan(config), network, theta, directory, range(len(participants)), clock())
-            shown = len(directory.history())
             perform_task = partial(perform, network, participants)
             while not coordinator.finished:
+                before = coordinator.progress
                 tasks = _tasks(coordinator, len(participants), clock)
                 for done, task in enumerate(each(perform_task, tasks), 1):
                     on_participant(task.work, done, len(tasks))
                     _deliver(coordinator, task, clock())
-                records = directory.history()
-                for record in records[shown:]:
-                    on_round(record)
-                shown = len(records)
+                for record in directory.history(after=before.history):
+                    if record["round"] >= before.round:
+                        on_round(record)
             summary = directory.summary()
             assert summary is not None  # the run is over
-            return RunResult(directory.history(), load_model(directory.model_path), summary)
+            recipe = coordinator.plan.recipe(coordinator.progress.model)
+            head = scored_with(load_state(coordinator.state_path), recipe).get(HEAD)
+            return RunResult(directory.history(), load_model(directory.model_path), summary, head)
         finally:
             directory.close()
             network.release()
@@ -118,6 +122,7 @@ def perform(network: Model, participants: Sequence[Participant], task: Task) -> 
         scores = evaluate(
             *(network, theta, participant.train, participant.test),
             *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
+            head=scored_with(load_state(task.beside), work.recipe).get(HEAD),
         )
         write_parts(task.result, [encode_evaluation(scores)])
     return task

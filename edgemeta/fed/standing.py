@@ -58,6 +58,13 @@ class Standing:
         for k in participants:
             self.rests.pop(str(k), None)
 
+    def forget(self, participant: int) -> None:
+        """Know nothing of a participant any more."""
+        self.strikes.pop(str(participant), None)
+        self.rests.pop(str(participant), None)
+        for who in (self.busy, self.out, self.diverged):
+            who.discard(participant)
+
     @contextmanager
     def judging(self, participant: int) -> Iterator[None]:
         """Count a message that is refused in here against its sender, who is not waited for until it sends another."""

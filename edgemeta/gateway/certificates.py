@@ -21,11 +21,14 @@ from typing import BinaryIO
 
 from edgemeta.disk import make_folder
 from edgemeta.errors import ConfigError
+from edgemeta.link.address import without_zone
+from edgemeta.names import MOST_SAID, shown
 from edgemeta.reading import read_file
 from edgemeta.storage import storing, write_atomic
 
 DAYS = 3650  # a certificate that ends unnoticed stops a field of boards; one that leaks is replaced with its authority
 EARLIEST_S = 1_767_225_600  # 2026-01-01: no clock that is right says less
+ALWAYS = ("localhost", "127.0.0.1")  # names of every gateway
 _NAME = re.compile(r"[A-Za-z0-9*]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _SETTINGS = """
 [req]
@@ -54,6 +57,18 @@ def own_hosts() -> list[str]:
     return [name] if "." in name else [f"{name}.local", name]
 
 
+def hosts_of(before: Sequence[str], added: Sequence[str], removed: Sequence[str]) -> list[str]:
+    """Return the names for a new certificate: those of the one before and those added, but for those removed.
+
+    This machine's own, where that leaves none. Raises ConfigError for one to be removed that is not there.
+    """
+    for host in removed:
+        if host not in before:
+            raise ConfigError(f"the certificate is not for '{host}': expected one of {', '.join(before) or 'none'}")
+    named = dict.fromkeys((*before, *map(without_zone, added)))
+    return [host for host in named if host not in (*removed, *ALWAYS)] or own_hosts()
+
+
 def make_certificates(folder: Path, hosts: Sequence[str], now: float) -> bool:
     """Make the gateway's certificate for these names and addresses, and for this machine's own two.
 
@@ -67,7 +82,7 @@ def make_certificates(folder: Path, hosts: Sequence[str], now: float) -> bool:
             "there is no openssl program here: install it (apt install openssl), or make a certificate elsewhere and "
             "give it by 'edgemeta server --cert FILE --key FILE' and 'edgemeta enroll --trust FILE'"
         )
-    names = ",".join(dict.fromkeys(_subject(host) for host in (*hosts, "localhost", "127.0.0.1")))
+    names = ",".join(dict.fromkeys(_subject(without_zone(host)) for host in (*hosts, *ALWAYS)))
     settings = {kind: _SETTINGS.format(kind=kind, names=names).encode() for kind in ("authority", "gateway")}
     with storing(folder):
         make_folder(folder.parent, named=True)
@@ -79,8 +94,10 @@ def make_certificates(folder: Path, hosts: Sequence[str], now: float) -> bool:
             f"{folder / 'ca.key'} is missing, which signs: put it back, or move {folder / 'ca.pem'} away and make "
             "every join file anew"
         )
+    made = "a key: is it OpenSSL 1.1.1 or newer, and is no OPENSSL_CONF set?"
     if new:
         key, anchor = _openssl(
+            made,
             *("req", "-x509", "-config", "<settings", "-extensions", "authority", "-days", str(DAYS)),
             *(*_NEW_KEY, "-keyout", ">key", "-out", ">certificate", "-set_serial", _serial()),
             settings=settings["authority"],
@@ -88,10 +105,13 @@ def make_certificates(folder: Path, hosts: Sequence[str], now: float) -> bool:
         write_atomic(folder / "ca.key", [key], private=True)
         write_atomic(folder / "ca.pem", [anchor], private=True)
     own_key, request = _openssl(
+        made,
         *("req", "-new", "-config", "<settings", *_NEW_KEY, "-keyout", ">key", "-out", ">request"),
         settings=settings["gateway"],
     )
     (certificate,) = _openssl(
+        f"a certificate with {folder / 'ca.key'} and ca.pem: they are damaged, or do not belong together; "
+        "put them back, or move both away and make every join file anew",
         *("x509", "-req", "-in", "<request", "-out", ">certificate", "-days", str(DAYS), "-sha256"),
         *("-CA", "<anchor", "-CAkey", "<key", "-set_serial", _serial()),
         *("-extfile", "<settings", "-extensions", "gateway"),
@@ -117,10 +137,11 @@ def _serial() -> str:
     return f"0x{secrets.token_hex(16)}"
 
 
-def _openssl(*arguments: str, **given: bytes) -> list[bytes]:
+def _openssl(what: str, *arguments: str, **given: bytes) -> list[bytes]:
     """Run openssl on files that are in memory only: `<name` is one of those given, `>name` one that it makes.
 
     Return what it made, in order. So no key is left behind by a kill, and nobody can put a link in a file's place.
+    what: for people, what it could not make where it fails, and what to do.
     """
     with ExitStack() as files:
 
@@ -136,7 +157,7 @@ def _openssl(*arguments: str, **given: bytes) -> list[bytes]:
         done = subprocess.run(["openssl", *words], pass_fds=descriptors, capture_output=True, text=True, umask=0o077)
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise ConfigError(f"openssl {arguments[0]} failed: {said}; expected OpenSSL 1.1.1 or newer")
+            raise ConfigError(f"the openssl program could not make {what} (it said: {shown(said, MOST_SAID)})")
         made = [used[word] for word in arguments if word.startswith(">")]
         for opened in made:
             opened.seek(0)

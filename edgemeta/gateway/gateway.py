@@ -9,20 +9,27 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from edgemeta import disk
 from edgemeta.errors import StorageError
+from edgemeta.fed.changes import Change
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.messages import task_bytes
-from edgemeta.fed.progress import Stage
+from edgemeta.fed.plan import Plan
+from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record
+from edgemeta.gateway.orders import follow_orders
 from edgemeta.gateway.outgoing import Outgoing, opened
 from edgemeta.gateway.roster import Roster
-from edgemeta.gateway.tokens import HOLD, Tokens, digest
+from edgemeta.gateway.tokens import Tokens, digest
+from edgemeta.gateway.twins import Twins
+from edgemeta.gateway.waiting import change
 from edgemeta.http.exchange import Body, Disconnected, off_loop
+from edgemeta.http.listener import Listener
+from edgemeta.link.trust import Offered
 from edgemeta.logs import Failures, Seldom
 from edgemeta.names import MOST_SAID, shown
 from edgemeta.storage import storing
@@ -43,6 +50,7 @@ class Gateway:
 
     on_round: gets the record of each finished round. stopping: no device is to wait any longer. failures: what nobody
     expected, and the run goes on after it. hosts: the names by which others find it, in lower case.
+    asked: returns the run's changes, and the plan with them.
     """
 
     def __init__(
@@ -52,12 +60,16 @@ class Gateway:
         tokens: Tokens,
         on_round: Callable[[Record], None] = lambda _: None,
         hosts: Collection[str] = (),
+        asked: Callable[[], tuple[Sequence[Change], Plan]] | None = None,
     ) -> None:
         self.coordinator, self.roster, self.tokens, self._on_round = coordinator, roster, tokens, on_round
+        self._asked = asked
         self.refusals: Counter[str] = Counter()
+        self.certificate: Offered | None = None
+        self.listener: Listener | None = None  # once it listens
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
         self.traffic = Counter(bytes_down=0, bytes_up=0)
-        self.heard: dict[int, float] = {}
+        self.heard, self.twins = dict[int, float](), Twins()
         self.hosts, self.stopping = hosts, False
         self.failures = Failures(time.monotonic)
         self._lock = asyncio.Lock()
@@ -78,16 +90,20 @@ class Gateway:
         if token is not None:
             await off_loop(self.tokens.use, name, token)
         async with self._turn():
+            await off_loop(self._follow_orders)  # one that was given just now may be about this name
             if hashed:
                 self._let_in(name, key, hashed)
-            known, kept = len(self.roster.names), self.tokens.kept_numbers
-            participant, session = await off_loop(self.roster.join, name, key, wanted, hashed, kept)
+            known, kept, over = len(self.roster.names), self.tokens.kept_numbers, self.coordinator.finished
+            if (before := self.roster.number(name)) is not None and self.roster.replaces(name, key):
+                self.twins.forget(before)
+            participant, session = await off_loop(self.roster.join, name, key, wanted, hashed, kept, over)
             self.coordinator.join(participant)
             self.coordinator.own = self.roster.own
             self.heard[participant] = time.monotonic()
         if len(self.roster.names) > known:
-            participants = self.coordinator.plan.config.data.participants
-            log.info("%s joined as participant %d (%d of %d)", name, participant, known + 1, participants)
+            of = f" of {count}" if (count := self.coordinator.plan.config.data.participants) and not over else ""
+            late = ", after the run: it gets the model" if over else ""
+            log.info("%s joined as participant %d (%d%s)%s", name, participant, known + 1, of, late)
             if wanted not in (None, participant):
                 log.warning("%s takes part %d of the data, and participant %d was taken", name, wanted, wanted)
             self._wake()  # it may be the one that was waited for
@@ -105,9 +121,20 @@ class Gateway:
         participant = self.roster.find(session)
         return None if participant is None or not self._may(participant) else participant
 
-    async def work(self, session: str | None, wait_s: float) -> Outgoing | None:
+    def heard_from(self, participant: int, number: str) -> None:
+        """Take note of the number that a device drew when it started; say when two boards speak as one."""
+        if self.twins.heard(participant, number):
+            name = self.roster.name(participant)
+            log.error(
+                "%s is two boards, as its card was copied: empty the state folder of one of them, and let it join "
+                "under a name of its own ('edgemeta enroll NAME'); what both send counts as one device's until then",
+                name,
+            )
+
+    async def work(self, session: str | None, wait_s: float, wake_s: float = 0.0) -> Outgoing | None:
         """Return a task of who has this session, or None when there is none for it within wait_s seconds.
 
+        wake_s: for how long it sleeps before it comes again; 0: it does not.
         Its files are opened while nobody else can ask, as the next round removes them; the caller closes them.
         """
         end = time.monotonic() + wait_s
@@ -115,7 +142,7 @@ class Gateway:
             changed = self._changed  # taken before asking: what changes after that is not missed
             async with self._turn() as coordinator:
                 participant = self.participant(session)
-                task = await off_loop(self.coordinator.work, participant, time.monotonic())
+                task = await off_loop(self.coordinator.work, participant, time.monotonic(), wake_s)
                 self.heard[participant] = time.monotonic()
                 if task is not None:
                     outgoing = opened(task.header(coordinator.sizes), coordinator)
@@ -124,11 +151,8 @@ class Gateway:
             if self.coordinator.finished:
                 raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
             left_s = end - time.monotonic()
-            if self.stopping or left_s <= 0:
+            if self.stopping or left_s <= 0 or not await change(changed, left_s, self.listener):
                 return None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await changed.wait()
 
     async def deliver(self, session: str | None, round_number: int, body: Body) -> None:
         """Accept an update: when this returns, it is on disk and will count, or has counted already."""
@@ -166,21 +190,22 @@ class Gateway:
             await off_loop(self.coordinator.diverged, participant, round_number, time.monotonic())
 
     async def watch(self) -> None:
-        """Act on deadlines, retry what a full disk kept from happening, say what is waited for; until it is over."""
+        """Act on deadlines and orders, retry what a full disk kept from happening, say what is waited for."""
+        over = False
         while True:
             changed, pause_s = self._changed, TICK_S
             with self.failures.survived("tick"):
                 pause_s = await self._tick()
-            if not pause_s:
-                log.info("the run is over; its model is answered until this gateway is stopped")
-                return
+            if self.coordinator.finished and not over:
+                log.info("the run is over; its model is answered until another one begins ('edgemeta run new')")
+            over = self.coordinator.finished
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await changed.wait()
 
     async def _tick(self) -> float:
-        """Do what time brings, and return for how long there is nothing more to do; 0: the run is over."""
-        if self._waiting.due("", time.monotonic()):
+        """Do what time brings, and return for how long there is nothing more to do."""
+        if not self.coordinator.finished and self._waiting.due("", time.monotonic()):
             log.info("%s", self.waiting_for())
         try:
             async with self._turn() as coordinator:
@@ -189,8 +214,6 @@ class Gateway:
         except (StorageError, OSError) as error:
             self.storage_failed(error)
             return TICK_S
-        if coordinator.finished:
-            return 0.0
         left_s = coordinator.seconds_left(time.monotonic()) if coordinator.progress.cohort else TICK_S
         return min(max(left_s, SHORTEST_S), TICK_S)
 
@@ -219,22 +242,24 @@ class Gateway:
             return "the run is over"
         what = f"round {progress.round}" + (", evaluation" if progress.stage is Stage.EVALUATE else "")
         if not progress.cohort:
-            return f"{what}: {len(coordinator.joined)} of {coordinator.quorum} training devices have joined"
+            joined = f"{len(coordinator.joined)} of {coordinator.quorum} training devices have joined"
+            return f"{what}: {coordinator.shortage or joined}"
         missing = [self.roster.name(k) for k in coordinator.missing]
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         return (
             f"{what}: {len(progress.cohort) - len(missing)} of {len(progress.cohort)} devices, "
             f"{coordinator.seconds_left(time.monotonic()):.0f} s left, missing: {', '.join(missing[:SHOWN])}{more}"
+            + (f"; {coordinator.shortage}" if coordinator.shortage else "")
         )
 
     def _follow_orders(self) -> None:
-        """Hold and release the devices that the operator named since the last time."""
-        numbers = {name: k for k, name in self.roster.names.items()}
-        for name, order in self.tokens.orders().items():
-            if name in numbers:
-                (self.coordinator.hold if order == HOLD else self.coordinator.release)(numbers[name])
-                log.info("%s is %s", name, "held: it is asked no more" if order == HOLD else "released")
-            self.tokens.followed(name, order)
+        """Do what the operator has asked for since the last time: of the run, and of devices."""
+        if self._asked is not None:
+            self.coordinator.follow(*self._asked(), time.monotonic())
+        for participant in follow_orders(self.coordinator, self.roster, self.tokens, time.monotonic()):
+            self.heard.pop(participant, None)
+            self.twins.forget(participant)
+            self.coordinator.own = self.roster.own
 
     def _may(self, participant: int) -> bool:
         tokens, roster = self.tokens, self.roster
@@ -279,15 +304,16 @@ class Gateway:
                 if after is not before:
                     self._wake()  # whatever else fails: who waits for work is not to wait in vain
                     self._waiting = Seldom(after_s=5.0)
-                if after.history > before.history:
-                    self._tell(before.history)
+                if after.round > before.round:
+                    self._tell(before)
 
-    def _tell(self, after: int) -> None:
-        """Tell of the rounds whose records lie after so many bytes of the history."""
+    def _tell(self, before: Progress) -> None:
+        """Tell of the rounds that were finished since then."""
         with self.failures.survived("hook"):
-            for record in self.coordinator.directory.history(after=after):
+            for record in self.coordinator.directory.history(after=before.history):
                 with self.failures.survived("hook"):
-                    self._on_round(record)
+                    if record["round"] >= before.round:
+                        self._on_round(record)
 
     def _wake(self) -> None:
         self._changed.set()

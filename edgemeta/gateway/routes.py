@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from edgemeta.errors import StorageError
@@ -16,10 +17,11 @@ from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.gateway.hosts import check_host, check_origin
 from edgemeta.gateway.status import status_of
+from edgemeta.gateway.waiting import RETRY_S, again_s
 from edgemeta.http.exchange import Body, FilePart, Response, json_answer
 from edgemeta.http.http1 import Request
 from edgemeta.link.address import is_loopback
-from edgemeta.link.protocol import PROTOCOL, SECONDS_LEFT
+from edgemeta.link.protocol import NUMBER, PROTOCOL, SECONDS_LEFT
 from edgemeta.reading import Reader
 
 log = logging.getLogger("edgemeta")
@@ -27,7 +29,7 @@ log = logging.getLogger("edgemeta")
 MAX_JOIN_BYTES = 1 << 14
 MAX_EVALUATION_BYTES = 1 << 16  # a score of each grid cell takes some 90
 MAX_WAIT_S = 60.0
-RETRY_S = 5  # for a device that did not wait, or cannot be served now
+MAX_WAKE_S = 86_400.0  # a round waits no longer than that for a board that sleeps
 TENSORS = {"Content-Type": "application/octet-stream"}
 STATUS = {  # of a refusal, by its reason; every other one is 422
     Reason.BAD_JSON: 400,
@@ -65,8 +67,11 @@ async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
     try:
         check_origin(request, gateway.hosts)
         route, parameters = _route(request)
-        if route is not _healthz:  # which is answered however many others there are
-            body.claim(_caller(gateway, request))
+        if route not in (_healthz, _status):  # which are answered however many others there are
+            caller = _caller(gateway, request)
+            body.claim(_joining(gateway, request) if caller is None else caller)
+            if caller is not None:
+                gateway.heard_from(caller, request.headers.get(NUMBER.lower(), ""))
         return await route(gateway, request, body, **parameters)
     except Refused as error:
         refused = error
@@ -129,11 +134,15 @@ async def _join(gateway: Gateway, request: Request, body: Body) -> Response:
 async def _run(gateway: Gateway, request: Request, _: Body) -> Response:
     """Answer what a device wants to know before it joins: it costs no place in the run."""
     owner = _enrolled(gateway, request)[1]
-    plan, number = gateway.coordinator.plan, gateway.coordinator.progress.round
+    plan, progress, roster = gateway.coordinator.plan, gateway.coordinator.progress, gateway.roster
+    number = progress.round
     facts = {
         "protocol": PROTOCOL,
         "time": round(time.time()),
         "name": owner,
+        "participant": None if owner is None else roster.number(owner),
+        "free": roster.free,
+        "stage": progress.stage,
         "round": number,
         "recipe": told(plan.recipe(max(number, 1))),
         "round_deadline_s": plan.config.server.round_deadline_s,
@@ -168,15 +177,16 @@ def _check_version(version: Any) -> None:
 
 async def _work(gateway: Gateway, request: Request, _: Body) -> Response:
     gateway.participant(_bearer(request))
-    wait_s = _wait(request.query.get("wait", "0"))
-    task = await gateway.work(_bearer(request), wait_s)
+    wait_s, wake_s = _seconds(request, "wait", MAX_WAIT_S), _seconds(request, "wake", MAX_WAKE_S)
+    task = await gateway.work(_bearer(request), wait_s, wake_s)
     if task is None and gateway.stopping:
         raise Refused(Reason.STOPPING, "the gateway is being stopped: try again later")
     if task is None:
-        return Response(204, {"Retry-After": str(1 if wait_s >= 1 else RETRY_S)})
+        again = again_s(gateway.listener, len(gateway.roster.names), waited=wait_s >= 1)
+        return Response(204, {"Retry-After": str(again)})
     asyncio.get_running_loop().call_soon(task.files.close)  # the listener has its own descriptors by then
     left_s = max(gateway.coordinator.seconds_left(time.monotonic()), 0.0)
-    headers = TENSORS | {SECONDS_LEFT: f"{left_s:.0f}"}
+    headers = TENSORS | ({} if wake_s else {SECONDS_LEFT: f"{left_s:.0f}"})  # what a sleeper sends may come later
     return Response(200, headers, [task.header, *task.vectors])
 
 
@@ -200,7 +210,7 @@ async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
         if not is_loopback(body.peer):
             gateway.participant(_bearer(request))
         check_host(request, gateway.hosts)
-    file = Reader(gateway.coordinator.directory.model_path)
+    file = Reader(gateway.coordinator.model_path)  # of the published one somebody may have disposed
     asyncio.get_running_loop().call_soon(file.close)  # the listener has its own descriptor by then
     return Response(200, TENSORS, [FilePart(file.fileno(), file.status().st_size)])
 
@@ -247,16 +257,25 @@ def _caller(gateway: Gateway, request: Request) -> int | None:
     return None if session is None else gateway.find(session)
 
 
-def _wait(text: str) -> float:
+def _joining(gateway: Gateway, request: Request) -> str | None:
+    """Return whose device token comes with a request: to the listener who is about to join is no stranger."""
+    token = _bearer(request)
+    if token and gateway.tokens.required:
+        with suppress(Refused):
+            return gateway.tokens.owner(token)
+    return None
+
+
+def _seconds(request: Request, name: str, most: float) -> float:
+    """Return a time that comes with a request, 0 where it does not."""
+    text = request.query.get(name, "0")
     try:
-        wait_s = float(text)
+        seconds = float(text)
     except ValueError:
-        wait_s = math.nan
-    if not 0 <= wait_s < math.inf:
-        raise Refused(
-            Reason.BAD_FIELD, f"wait={text[:20]}: expected seconds, of which {MAX_WAIT_S:g} at most are waited"
-        )
-    return min(wait_s, MAX_WAIT_S)
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise Refused(Reason.BAD_FIELD, f"{name}={text[:20]}: expected seconds, of which {most:g} at most count")
+    return min(seconds, most)
 
 
 def _object(body: bytes) -> dict[str, Any]:

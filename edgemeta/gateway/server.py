@@ -1,99 +1,200 @@
-"""A gateway's life: open the run, listen, go on until it is stopped, close in order."""
+"""A gateway's life: open the newest run, listen, go on until another one follows or it is stopped, close in order."""
 
 import asyncio
 import logging
 import secrets
 import signal
+import socket
 import ssl
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from edgemeta.config import RunConfig
-from edgemeta.data.fingerprint import Fingerprint
-from edgemeta.errors import ConfigError
+from edgemeta.errors import ConfigError, StorageError
+from edgemeta.fed.changes import Change, changed, read_changes
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.plan import Plan
+from edgemeta.fed.runs import config_of, runs
 from edgemeta.fed.scores import Record
 from edgemeta.fed.upload import most_bytes
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.gateway.hosts import names_here
+from edgemeta.gateway.renewal import LOOK_S as RENEWAL_S
+from edgemeta.gateway.renewal import Renewal
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.routes import answer
+from edgemeta.gateway.seen import keep_seen
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
+from edgemeta.http.exchange import off_loop
 from edgemeta.http.http1 import Limits
-from edgemeta.http.listener import serve
+from edgemeta.http.listener import Listener, bind, serve
 from edgemeta.link.address import is_local
 from edgemeta.link.notify import notify, watchdog_s
 from edgemeta.logs import Failures
 from edgemeta.meta.learners import sizes
-from edgemeta.nn import Model, Vector
+from edgemeta.nn.files import load_parameters
 
 log = logging.getLogger("edgemeta")
 
+SEEN_S = 600.0  # between two times when it is kept who was heard: a card lasts longer for it
+LOOK_S = 0.2  # between two looks for a run that follows one that is over
+
 
 async def run_gateway(
-    config: RunConfig,
-    network: Model,
-    theta: Vector,
-    state: Path,
+    site: Path,
     host: str,
     port: int,
     *,
     stopped: asyncio.Future[int],
     on_listening: Callable[[int], None],
-    on_round: Callable[[Record], None] = lambda _: None,
+    on_round: Callable[[Record, int | None], None] = lambda _record, _last: None,
     tls: ssl.SSLContext | None = None,
+    renewal: Renewal | None = None,
     insecure: bool = False,
     names: Collection[str] = (),
-    data: Fingerprint | None = None,
+    bound: list[socket.socket] | None = None,
 ) -> int:
-    """Serve a run, new or the one in `state`, until `stopped` has a result, and return that.
+    """Serve a site's newest run, and each one that follows it, until `stopped` has a result, and return that.
 
-    config: resolved. theta: where a new run starts. on_listening gets the port. tls, insecure: see `is_closed`. names:
-    by which others find this gateway, beside its addresses, the host's own names and `host`. data: of what the
-    configuration was resolved with, if that had to be opened. Raises InputError when the address cannot be had,
-    ConfigError when `state` holds another run or the gateway would be open to a network, and StorageError.
+    site: one that the caller has opened, with a run in it (`edgemeta.gateway.site`). on_listening gets the port,
+    on_round a round's record and the last round's number. tls, insecure: see `is_closed`. renewal: where tls comes
+    from, again when it is renewed. names: by which others find this gateway, beside its addresses, the host's own names
+    and `host`. bound: what `bound_to` has, if that was asked before. Raises InputError when the address cannot be
+    had, ConfigError when the gateway would be open to a network, and StorageError.
     """
-    closed = is_closed(host, encrypted=tls is not None, insecure=insecure)
-    directory = RunDirectory(state, config, data=data, elsewhere=data is None)
-    try:
-        roster = Roster(state / "roster.json", config.data.participants, secrets.token_hex(16))
-        tokens = Tokens(state / DEVICES_FILE, required=closed)
-        coordinator = Coordinator(
-            Plan(config), network, theta, directory, roster.names, time.monotonic(), name=roster.name, own=roster.own
-        )
-        del theta  # it is in the run's directory now
-        gateway = Gateway(coordinator, roster, tokens, on_round, names_here(host, *names))
-        size, waiting_for = network.layout.size, gateway.waiting_for()
-        log.info("run in %s: %s with %d parameters; %s", state, network.name, size, waiting_for)
-        if tokens.required:
-            log.info("devices join with the token of their join file ('edgemeta enroll'): %d enrolled", tokens.enrolled)
-        vectors = [sizes(network, phase.algorithm) for phase in config.phases]
-        limits = Limits(
-            max_body_bytes=max(map(most_bytes, vectors, (phase.upload for phase in config.phases))),
-            files_per_answer=min(max(map(len, vectors)), 2),  # the model, and what goes beside it
-        )
-        listener = await serve(partial(answer, gateway), host, port, limits, tls, gateway.failures)
-        gateway.listener_refusals = listener.refusals
-        asyncio.get_running_loop().set_exception_handler(partial(_unexpected, gateway.failures))
-        watch = asyncio.create_task(gateway.watch())
-        beat = asyncio.create_task(_beat())
+    tokens = Tokens(site / DEVICES_FILE, required=is_closed(host, encrypted=tls is not None, insecure=insecure))
+    hosts = names_here(host, *names)
+    while not stopped.done():
+        run = runs(site)[-1]
+        directory = RunDirectory(run, config_of(run), elsewhere=True, site=site)
         try:
-            on_listening(listener.port)
-            notify("READY=1")
-            return await stopped
+            gateway, limits = _opened(site, directory, tokens, on_round, hosts)
+            tls = renewal.context if renewal else tls
+            listener = await serve(partial(answer, gateway), host, port, limits, tls, gateway.failures, bound)
+            bound = None
+            gateway.listener = listener
+            gateway.listener_refusals, port = listener.refusals, listener.port
+            asyncio.get_running_loop().set_exception_handler(partial(_unexpected, gateway.failures))
+            tasks: list[asyncio.Future[None]] = [
+                asyncio.ensure_future(work)
+                for work in (
+                    gateway.watch(),
+                    _beat(),
+                    _renewed(renewal, listener, gateway),
+                    _note_seen(site, gateway),
+                    _followed(site, gateway),
+                )
+            ]
+            try:
+                on_listening(port)
+                notify("READY=1")
+                await asyncio.wait({cast(asyncio.Future[Any], stopped), tasks[-1]}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                gateway.stop()
+                await listener.close()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
         finally:
-            gateway.stop()
-            await listener.close()
-            watch.cancel()
-            beat.cancel()
-            await asyncio.wait([watch, beat])
+            directory.close()
+    return stopped.result()
+
+
+def _opened(
+    site: Path,
+    directory: RunDirectory,
+    tokens: Tokens,
+    on_round: Callable[[Record, int | None], None],
+    hosts: Collection[str],
+) -> tuple[Gateway, Limits]:
+    """Return what serves the run in a directory, and what its messages may be."""
+    run = directory.path
+
+    def asked() -> tuple[Sequence[Change], Plan]:
+        changes = read_changes(run)
+        return changes, Plan(changed(config_of(run), changes))
+
+    directory.load_progress()  # which finds the model again after a power cut
+    network = load_parameters(directory.model_path)[0]
+    plan = asked()[1]
+    roster = Roster(run / "roster.json", plan.config.data.participants, secrets.token_hex(16))
+    coordinator = Coordinator(
+        plan, network, None, directory, roster.names, time.monotonic(), name=roster.name, own=roster.own
+    )
+    gateway = Gateway(
+        coordinator, roster, tokens, lambda record: on_round(record, coordinator.plan.last_round), hosts, asked
+    )
+    size, waiting_for = network.layout.size, gateway.waiting_for()
+    log.info("run %s in %s: %s with %d parameters; %s", run.name, site, network.name, size, waiting_for)
+    if tokens.required:
+        log.info("devices join with the token of their join file ('edgemeta enroll'): %d enrolled", tokens.enrolled)
+    vectors = [sizes(network, phase.algorithm) for phase in plan.config.phases]
+    limits = Limits(
+        max_body_bytes=max(map(most_bytes, vectors, (phase.upload for phase in plan.config.phases))),
+        files_per_answer=min(max(map(len, vectors)), 2),  # the model, and what goes beside it
+    )
+    return gateway, limits
+
+
+async def _note_seen(site: Path, gateway: Gateway) -> None:
+    """Keep when devices were last heard, now and then and at the end."""
+    try:
+        while True:
+            await asyncio.sleep(SEEN_S)
+            await off_loop(_keep_seen, site, gateway)
     finally:
-        directory.close()
+        _keep_seen(site, gateway)
+
+
+def _keep_seen(site: Path, gateway: Gateway) -> None:
+    past_s = time.time() - time.monotonic()
+    try:
+        keep_seen(site, {gateway.roster.name(k): past_s + heard for k, heard in dict(gateway.heard).items()})
+    except (ConfigError, StorageError) as error:
+        log.warning("%s; when devices were last heard is not kept", error)
+
+
+async def _renewed(renewal: Renewal | None, listener: Listener, gateway: Gateway) -> None:
+    """Have new connections use the certificate that is there."""
+    while renewal:
+        gateway.certificate = renewal.offered
+        with gateway.failures.survived("renewal"):
+            if await off_loop(renewal.renewed) and renewal.offered:
+                listener.ssl = renewal.context
+                gateway.hosts = {*gateway.hosts, *map(str.lower, renewal.offered.names)}
+                log.info("the new certificate is used: it is for %s", ", ".join(renewal.offered.names))
+        gateway.certificate = renewal.offered
+        await asyncio.sleep(RENEWAL_S)
+
+
+async def _followed(site: Path, gateway: Gateway) -> None:
+    """Return when the run is over and another one is there."""
+    run = gateway.coordinator.directory.path
+    newest = run
+    while newest == run:
+        await asyncio.sleep(LOOK_S)
+        with suppress(StorageError):  # it is looked at again
+            newest = runs(site)[-1] if gateway.coordinator.finished else run
+    log.info("run %s follows run %s", newest.name, run.name)
+
+
+@contextmanager
+def bound_to(host: str, port: int, *, encrypted: bool, insecure: bool) -> Iterator[list[socket.socket]]:
+    """Have the sockets of an address at which a gateway may listen: before it claims a folder, as that may fail.
+
+    Raises ConfigError (see `is_closed`), and InputError when the address cannot be had.
+    """
+    is_closed(host, encrypted=encrypted, insecure=insecure)
+    sockets = asyncio.run(bind(host, port))
+    try:
+        yield sockets
+    finally:
+        for listening in sockets:
+            listening.close()
 
 
 def is_closed(host: str, *, encrypted: bool, insecure: bool) -> bool:
@@ -120,8 +221,9 @@ def signalled() -> asyncio.Future[int]:
         if not stopped.done():
             stopped.set_result(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            loop.add_signal_handler(number, stop, number)
     return stopped
 
 

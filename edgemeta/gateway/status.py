@@ -1,10 +1,17 @@
 """What a gateway says of itself and its run to whoever looks after it."""
 
+import time
 from typing import Any
 
 from edgemeta import __version__
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.link.protocol import PROTOCOL
+from edgemeta.link.trust import Offered
+
+
+def certificate_of(offered: Offered | None, now: float) -> dict[str, Any] | None:
+    """Return what is said of a certificate, ready for JSON; now: seconds since 1970."""
+    return offered and {"names": [*offered.names], "days_left": offered.days_left(now)}
 
 
 def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
@@ -14,6 +21,7 @@ def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
     return {
         "protocol": PROTOCOL,
         "version": __version__,
+        "run": coordinator.directory.path.name,
         "waiting_for": gateway.waiting_for(),
         "round": progress.round,
         "last_round": coordinator.plan.last_round,
@@ -25,10 +33,15 @@ def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
         "delivered": len(progress.cohort) - len(missing),
         "missing": [roster.name(k) for k in missing],
         "held": [roster.name(k) for k in sorted(coordinator.standing.held)],
+        "copied": [roster.name(k) for k in sorted(gateway.twins.found)],
+        "wakes": {roster.name(k): wake_s for k, wake_s in sorted(coordinator.members.wakes.items())},
         "devices": [
             {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
+            | ({"classes": coordinator.classes.get(k)} if coordinator.model.embeds else {})
             for k, name in sorted(roster.names.items())
         ],
+        "connections": gateway.listener and gateway.listener.connections,
+        "certificate": certificate_of(gateway.certificate, time.time()),
         "refusals": dict(gateway.refusals + gateway.listener_refusals),
         "errors": dict(gateway.failures.counts),
         **gateway.traffic,

@@ -11,7 +11,6 @@ import copy
 import hashlib
 import hmac
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,14 +20,13 @@ from edgemeta import disk
 from edgemeta.errors import ConfigError, StorageError
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.reading import reading
-from edgemeta.storage import lock, read_kept, storing, write_kept
+from edgemeta.storage import held, read_kept, storing, write_kept
 
 log = logging.getLogger("edgemeta")
 
 DEVICES_FILE = "devices.json"  # in a gateway's state directory
 FORMAT = "edgemeta-devices/2"  # 1 had no number and no orders
-HOLD, RELEASE = "hold", "release"  # orders
-LOCK_TRIES, LOCK_S = 100, 0.05  # a change takes some milliseconds
+HOLD, RELEASE, REMOVE, REPLACE = "hold", "release", "remove", "replace"  # orders; REPLACE is followed by " NEW-NAME"
 
 
 @dataclass(frozen=True)
@@ -229,22 +227,9 @@ def _editing(path: Path) -> Iterator[Register]:
     """Read the register, let it be changed, and write it when it was, while nobody else does."""
     with storing(path):
         disk.make_folder(path.parent, named=True)
-    held = _lock(path.with_suffix(".lock"))
-    try:
+    with held(path.with_suffix(".lock")):
         register = read_register(path)
         before = copy.deepcopy(register)
         yield register
         if register != before:
             write_kept(path, register, FORMAT, private=True)
-    finally:
-        disk.system.close(held)
-
-
-def _lock(path: Path) -> int:
-    """Return the descriptor of the lock, when nobody else has it."""
-    for _ in range(LOCK_TRIES):
-        held = lock(path)
-        if held is not None:
-            return held
-        time.sleep(LOCK_S)
-    raise StorageError(f"another process has held {path} for {LOCK_TRIES * LOCK_S:g} s: end it, or try again")

@@ -15,6 +15,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 FOR_THE_RUN = 128  # descriptors: 32 threads with two files each, 32 peers that are being cut, and what is always open
+SAYING_S = 0.05  # for which one in the reserve stays, however many come: they wait in the kernel until then
+ROOMY = (3, 4)  # of all places, that may be taken by who waits: with more, who waits gives way
 RESERVED = 16  # of how many places one is kept for who comes when all others are taken
 
 
@@ -90,7 +92,22 @@ class Budget:
         self._strangers: dict[str, _Strangers] = {}
         self._sessions: dict[Hashable, dict[Place, None]] = {}
         self._idle: dict[Place, None] = {}  # of sessions, between two requests
-        self._spare: dict[Place, None] = {}
+        self._spare: dict[Place, float] = {}  # since when (seconds), in that order
+
+    @property
+    def taken(self) -> int:
+        """How many connections there are, without those in the reserve."""
+        return self._taken
+
+    @property
+    def roomy(self) -> bool:
+        """Whether there is room enough for connections on which nothing is done for a while."""
+        return ROOMY[1] * (self._taken - len(self._idle)) < ROOMY[0] * self._most
+
+    def is_full(self, now: float) -> bool:
+        """Say whether nobody should be let in just now: the reserve is full of who has had no time to say anything."""
+        full = self._taken >= self._most and len(self._spare) >= self._reserve
+        return full and now < next(iter(self._spare.values())) + SAYING_S
 
     def enter(self, place: Place, now: float) -> None:
         """Let a newcomer in, and cut who has to go for it; `place.spare` says whether that was nobody."""
@@ -100,7 +117,7 @@ class Budget:
         if place.spare:
             if len(self._spare) >= self._reserve:
                 self._make_room(next(iter(self._spare)))
-            self._spare[place] = None
+            self._spare[place] = now
         else:
             self._taken += 1
             self._strangers.setdefault(place.address, _Strangers()).quiet[place] = None
@@ -143,7 +160,8 @@ class Budget:
         if len(session) >= self._each or (place.spare and self._taken >= self._most and session):
             self._make_room(next(iter(session)))
         elif place.spare and self._taken >= self._most:
-            self._make_room(crowd.first() if crowd else next(iter(self._idle), None))
+            quiet = next(iter(crowd.quiet), None) if crowd else None  # another one who asks may be a device, too
+            self._make_room(quiet or next(iter(self._idle), crowd.first() if crowd else None))
             if self._taken >= self._most:
                 return False
         self._drop(place)

@@ -33,6 +33,7 @@ log = logging.getLogger("edgemeta")
 BACKLOG = 1024  # connections the kernel holds until they are accepted: devices come back all at once
 AT_ONCE = 4  # connections accepted between two turns of those that are there: a flood leaves them time for their answer
 LEAVING = 32  # connections that have been cut and are not gone yet
+FULL_S = 0.01  # without accepting, when the reserve is full of who has just come
 PAUSE_S = 0.25  # without accepting, when the system has no descriptor or memory for it
 # Bytes in the kernel for each connection, which may double them: enough for 1 MB/s up and 2.5 MB/s down over a line
 # of 50 ms, and far more nearby. Left to itself the kernel gives a slow reader 2.5 MB and more.
@@ -41,10 +42,13 @@ TLS_ONLY = ProtocolError(Fault.PLAIN_TO_TLS_PORT, "this port speaks TLS: use htt
 
 
 class Listener:
-    """A server that listens. port: the one it got; refusals: reason -> how many requests this module refused for it."""
+    """A server that listens. port: the one it got; refusals: reason -> how many requests this module refused for it.
+
+    ssl: what new connections speak TLS with; it may be replaced.
+    """
 
     def __init__(self, service: Service, sockets: list[socket.socket], ssl: tls.SSLContext | None) -> None:
-        self._service, self._sockets, self._ssl = service, sockets, ssl
+        self._service, self._sockets, self.ssl = service, sockets, ssl
         self.refusals: Counter[str] = self._service.refusals
         self.port: int = sockets[0].getsockname()[1]
         self._served: dict[asyncio.Task[None], Place] = {}
@@ -52,6 +56,16 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         for listening in sockets:
             self._listen(listening)
+
+    @property
+    def roomy(self) -> bool:
+        """Whether a request may wait here for its answer: else its connection is wanted by others."""
+        return self._service.budget.roomy
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many there are, and how many there may be at most."""
+        return {"now": self._service.budget.taken, "most": self._service.limits.max_connections}
 
     async def close(self) -> None:
         """Stop listening, let answers under way finish for limits.close_grace_s, then cut what is left."""
@@ -77,6 +91,10 @@ class Listener:
     def _accept(self, listening: socket.socket) -> None:
         """Take in who calls. What cannot be accepted now is left in the kernel for a while: it is still there then."""
         for _ in range(AT_ONCE):
+            if self._service.budget.is_full(self._loop.time()):
+                self._loop.remove_reader(listening)
+                self._loop.call_later(FULL_S, self._listen, listening)
+                return
             try:
                 peer, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
@@ -105,7 +123,8 @@ class Listener:
         task.cancel()
         self.refusals[Fault.TOO_MANY_CONNECTIONS] += 1
         if self._service.logged.due("cut", self._loop.time()):
-            log.warning("more connections than there is room for, in all or of one peer: the oldest are cut")
+            most = self._service.limits.max_connections
+            log.warning("more connections than there is room for (%d in all), or of one peer: the oldest are cut", most)
 
     def _gone(self, peer: socket.socket, task: asyncio.Task[None]) -> None:
         """Clear up after a connection, also after one that was cut before its task had begun."""
@@ -125,7 +144,7 @@ class Listener:
                 if not first:
                     return
                 self._service.budget.began(place, self._loop.time())
-                encrypted = self._ssl if first == door.HANDSHAKE else None
+                encrypted = self.ssl if first == door.HANDSHAKE else None
                 protocol = await self._met(peer, encrypted)
         except OSError as error:  # ssl.SSLError and TimeoutError too
             self._not_met(place.address, error)
@@ -133,7 +152,7 @@ class Listener:
             return
         connection = self._connections[place] = Connection(self._service, protocol, place)
         try:
-            await (connection.turn_away(TLS_ONLY) if self._ssl and not encrypted else connection.serve())
+            await (connection.turn_away(TLS_ONLY) if self.ssl and not encrypted else connection.serve())
         finally:
             await connection.abort()  # nothing is left to cut after an orderly end
 
@@ -159,12 +178,13 @@ async def serve(
     limits: Limits,
     ssl: tls.SSLContext | None = None,
     failures: Failures | None = None,
+    bound: list[socket.socket] | None = None,
 ) -> Listener:
     """Start to answer requests on host and port (0: any free one; the listener's `port` says which).
 
     handler: (Request, Body) -> Response, one call at a time for each connection; cancelled when its peer goes away.
-    failures: where its unexpected errors are counted. Raises InputError when the address cannot be had, or this process
-    may open too few files.
+    failures: where its unexpected errors are counted. bound: what `bind` returned, if it was asked before. Raises
+    InputError when the address cannot be had, or this process may open too few files.
     """
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if descriptors == resource.RLIM_INFINITY:
@@ -175,21 +195,25 @@ async def serve(
             f"this process may open {descriptors} files at a time, of which the run takes {budget.FOR_THE_RUN}: "
             "allow it more ('ulimit -n', or LimitNOFILE= of its unit)"
         )
-    try:
-        sockets = await _bound(host, port)
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise InputError(
-            f"cannot listen on {host} port {port}: {error}; "
-            "expected an address of this machine and a free port: stop the other program or choose another port"
-        ) from error
+    sockets = bound or await bind(host, port)
     log.info("at most %d connections at a time, as this process may open %d files", most, descriptors)
     room = Budget(most, limits.max_session_connections, limits.overdue_s)
     service = Service(handler, replace(limits, max_connections=most), room, failures or Failures(time.monotonic))
     return Listener(service, sockets, ssl)
 
 
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen on all addresses of a host; raises InputError when they cannot be had."""
+    try:
+        return await _bound(host, port)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InputError(
+            f"cannot listen on {host} port {port}: {error}; "
+            "expected an address of this machine and a free port: stop the other program or choose another port"
+        ) from error
+
+
 async def _bound(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that listen on all addresses of a host."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     try:

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 from edgemeta.errors import ConfigError
 
+PORT = 8742  # a gateway's, unless it is told another one
+
 
 class Address(NamedTuple):
     """Where a gateway is. port: None for the scheme's own; prefix: what comes before every path, "" or "/..."."""
@@ -25,7 +27,20 @@ def gateway_address(url: str) -> Address:
         host = None
     if host is None or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         raise ConfigError(f"'{url}' is no address of a gateway: expected http://HOST:PORT or https://HOST:PORT")
-    return Address(parts.scheme == "https", host, port, parts.path.rstrip("/"))
+    return Address(parts.scheme == "https", host.replace("%25", "%"), port, parts.path.rstrip("/"))
+
+
+def with_port(url: str) -> str:
+    """Return a URL with the port that a gateway has, where it names none; raises ConfigError when it is none of one."""
+    if gateway_address(url).port is not None:
+        return url
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{PORT}").geturl()
+
+
+def without_zone(host: str) -> str:
+    """Return a host without the zone of an IPv6 address ("%eth0"), which means something on this machine only."""
+    return host.partition("%")[0] if ":" in host else host
 
 
 def is_local(host: str) -> bool:

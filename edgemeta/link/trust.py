@@ -4,16 +4,33 @@ TLS 1.2 up, with forward secrecy and authenticated ciphers only. A device trusts
 none of the system's: a gateway's own authority, and no other one in the world, can make a gateway for it.
 """
 
+import math
 import ssl
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from edgemeta.errors import ConfigError
 
 # ChaCha20 first: the processors of most boards have no instructions for AES, and take several times longer for it.
 CIPHERS = "ECDHE+CHACHA20:ECDHE+AESGCM"  # of TLS 1.2; all of TLS 1.3 are of this kind
+NO_CHECK_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name
+DAY_S = 86_400.0
+SHORT_DAYS = 60  # from when on it is said that a certificate ends soon
 NOT_YET_VALID, EXPIRED, WRONG_NAME, WRONG_ADDRESS = 9, 10, 62, 64  # OpenSSL's verify results
+
+
+class Offered(NamedTuple):
+    """What a gateway's certificate says. names: that it is for; until: when it ends, in seconds since 1970."""
+
+    names: tuple[str, ...]
+    until: float
+
+    def days_left(self, now: float) -> int:
+        """Return for how many whole days it is good; below 0: it has ended."""
+        return math.floor((self.until - now) / DAY_S)
 
 
 def gateway_context(certificate: Path, key: Path | None = None, *, opened: int | None = None) -> ssl.SSLContext:
@@ -49,8 +66,25 @@ def device_context(anchor: str) -> ssl.SSLContext:
     return context
 
 
-def rehearse(gateway: ssl.SSLContext, device: ssl.SSLContext, host: str | None) -> list[str]:
-    """Have the two shake hands in memory, and return the names that the certificate is for.
+def timeless(device: ssl.SSLContext) -> ssl.SSLContext:
+    """Have a device not look at dates: for what a certificate says that may have ended."""
+    device.verify_flags |= NO_CHECK_TIME
+    return device
+
+
+def ends(anchor: str) -> float:
+    """Return when the first authority of a PEM text ends (seconds since 1970), infinity where there is none."""
+    context = device_context(anchor)
+    return min((ended(certificate) for certificate in context.get_ca_certs()), default=math.inf)
+
+
+def ended(certificate: Mapping[str, Any]) -> float:
+    """Return when a certificate ends, in seconds since 1970."""
+    return float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+
+
+def rehearse(gateway: ssl.SSLContext, device: ssl.SSLContext, host: str | None) -> Offered:
+    """Have the two shake hands in memory, and return what the certificate says.
 
     host: as in the device's URL; None: whichever. Raises ConfigError when a device would not trust this gateway.
     """
@@ -66,8 +100,8 @@ def rehearse(gateway: ssl.SSLContext, device: ssl.SSLContext, host: str | None) 
                     side.do_handshake()
     except ssl.SSLError as error:
         raise ConfigError(f"a device would not trust this gateway: {explained(error, host or '')}") from None
-    certificate = here.getpeercert() or {}
-    return [str(entry[1]) for entry in certificate.get("subjectAltName", ())]
+    certificate: Mapping[str, Any] = here.getpeercert() or {}
+    return Offered(tuple(str(entry[1]) for entry in certificate.get("subjectAltName", ())), ended(certificate))
 
 
 def clock_is_behind(error: Exception) -> bool:

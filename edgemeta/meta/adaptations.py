@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.config import EvaluationConfig
-from edgemeta.errors import ConfigError
+from edgemeta.errors import ConfigError, DataError
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector
-from edgemeta.nn.heads import body_of, with_head
+from edgemeta.nn.heads import body_of, first_outputs, with_head
 from edgemeta.nn.layers import Dense
 from edgemeta.nn.prototypes import fitted_scale, head_of, means
 from edgemeta.records import nearest
@@ -49,13 +49,17 @@ Adapt = Callable[[Model, Vector, Samples, Steps, np.random.Generator], Own]
 
 @dataclass(frozen=True)
 class Adaptation:
-    """adapt: see above. steps: how many it takes unless told; stepless: it never takes any. cost: of a support set."""
+    """adapt: see above. steps: how many it takes unless told; stepless: it never takes any. cost: of a support set.
+
+    from_head: whether it goes on from the head that a model has.
+    """
 
     adapt: Adapt
     steps: int
     cost: str
     paper: str
     stepless: bool = False
+    from_head: bool = False
 
 
 def sgd(model: Model, theta: Vector, support: Samples, steps: Steps, rng: np.random.Generator) -> Own:
@@ -93,13 +97,18 @@ def prototypes(model: Model, theta: Vector, support: Samples, steps: Steps, rng:
 
     Its scale is the one under which the support set, each sample left out of its class's mean, is the most likely.
     """
-    body = body_of(model)
-    z = features(body, theta, support)
-    classes, centres, places = means(z, support.y)
-    weight, bias = head_of(centres, fitted_scale(z, support.y))
-    own = with_head(model, len(classes))
-    made = np.concatenate([theta[: body.layout.size], weight.ravel(), bias])
+    own, made, classes = with_prototypes(model, theta, features(body_of(model), theta, support), support.y)
+    assert classes is not None
+    places = np.searchsorted(classes, support.y).astype(np.int64)
     return Own(own, descended(own, made, Samples(support.x, places), steps, rng), classes)
+
+
+def with_prototypes(model: Model, theta: Vector, z: Vector, y: Labels) -> Own:
+    """Return a model with the head that some samples' features (N, E) and labels (N,) make."""
+    classes, centres, _ = means(z, y)
+    weight, bias = head_of(centres, fitted_scale(z, y))
+    made = np.concatenate([theta[: body_of(model).layout.size], weight.ravel(), bias])
+    return Own(with_head(model, len(classes)), made, classes.astype(np.int64))
 
 
 ADAPTATIONS: dict[str, Adaptation] = {
@@ -108,12 +117,14 @@ ADAPTATIONS: dict[str, Adaptation] = {
         steps=5,
         cost="forward and backward of a batch each step, and a second vector of the model's size",
         paper="Finn et al. 2017, arXiv:1703.03400",
+        from_head=True,
     ),
     "head": Adaptation(
         head,
         steps=5,
         cost="one forward of each sample, whose features are kept",
         paper="Collins et al. 2021, arXiv:2102.07078",
+        from_head=True,
     ),
     "known": Adaptation(
         known,
@@ -154,6 +165,21 @@ def checked(settings: EvaluationConfig, model: Model) -> Adaptation:
     if row.stepless and any([settings.adapt_steps, *grid]):
         raise ConfigError(f"adaptation '{settings.adaptation}' takes no steps: give 0, or take 'head' or 'sgd'")
     return row
+
+
+def begun(
+    settings: EvaluationConfig, model: Model, theta: Vector, head: Vector | None, classes: int
+) -> tuple[Model, Vector]:
+    """Return what is adapted: an embedding with its trained head, if there is one and the adaptation goes on from it.
+
+    classes: how many the participant has: so many of the head's outputs are kept.
+    """
+    row = adaptation_of(settings.adaptation, model)
+    if head is None or model.headed is None or not row.from_head:
+        return model, theta
+    if classes > model.headed.outputs:
+        raise DataError(f"{classes} classes, and this run's head is for {model.headed.outputs}: use fewer")
+    return first_outputs(model.headed, np.concatenate([theta, head]), classes)
 
 
 def adapt_as(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import DataError
-from edgemeta.meta.adaptations import FORWARD_BATCH, Labels, Steps, adapt_as, descended
+from edgemeta.meta.adaptations import FORWARD_BATCH, Labels, Steps, adapt_as, begun, descended
 from edgemeta.meta.episodes import Classify, Learn, score_episodes
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import LOSSES, Model, Vector
@@ -77,19 +77,23 @@ def evaluate(
     settings: EvaluationConfig,
     batch_size: int,
     rng: np.random.Generator,
+    head: Vector | None = None,
 ) -> dict[str, Any]:
     """Return one participant's scores of theta as it is, adapted on its training data, and over the grid.
 
     {"samples": test samples, "before": scores, "after": scores, "grid": [{"steps", "support", **scores}]}; every
     adaptation draws its support set from the front of one shuffled order, so that larger ones contain smaller ones. Of
-    an embedding, "before" is None, as it has no classes yet, and "classes" is how many the participant has. Where the
-    settings ask for episodes, also "episodes": [{"ways", "shots", "accuracy"}], after the configured adaptation; an
-    accuracy is None where there are too few classes.
+    an embedding, "before" is None, as it has no classes yet, and "classes" is how many the participant has. head: that
+    a learner of numbered classes trained on an embedding; steps of SGD begin with it. Where the settings ask for
+    episodes, also "episodes": [{"ways", "shots", "accuracy"}], after the configured adaptation; an accuracy is None
+    where there are too few classes.
     """
+    classes = len(np.union1d(train.y, test.y)) if model.embeds else 0
+    start = begun(settings, model, theta, head, classes)
     order = rng.permutation(train.size)
 
     def adapted(steps: int | None, support: int) -> dict[str, float]:
-        own = adapt_as(settings, model, theta, train.take(order[:support]), batch_size, rng, steps)
+        own = adapt_as(settings, *start, train.take(order[:support]), batch_size, rng, steps)
         return score(*own[:2], test, own.classes)
 
     scores: dict[str, Any] = {
@@ -99,12 +103,9 @@ def evaluate(
         "grid": [{"steps": k, "support": n, **adapted(k, n)} for k, n in settings.grid],
     }
     if model.embeds:
-        scores["classes"] = len(np.union1d(train.y, test.y))
+        scores["classes"] = classes
     if settings.episodes:
-        task, learn = (
-            {"ways": settings.ways, "episodes": settings.episodes},
-            _learns(model, theta, settings, batch_size),
-        )
+        task, learn = {"ways": settings.ways, "episodes": settings.episodes}, _learns(*start, settings, batch_size)
         few = [(k, score_episodes(learn, train, test, shots=k, rng=rng, **task)) for k in settings.shots]
         scores["episodes"] = [{"ways": settings.ways, "shots": k, "accuracy": mean} for k, mean in few]
     return scores

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta.protonet import by_class, check_alive
+from edgemeta.meta.rivals import HEAD, begin_head
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace
 from edgemeta.nn.prototypes import leave_one_out
@@ -153,7 +154,18 @@ def settings_of(recipe: PhaseConfig) -> Any:
     return record_from(learner(recipe.algorithm).settings, recipe.settings)
 
 
+def trained(model: Model, algorithm: str) -> Model:
+    """Return the network that a learner's steps are on: an embedding has its head on, unless the learner needs none."""
+    return model.headed if model.headed and not learner(algorithm).embeds else model
+
+
+def shared_of(model: Model, algorithm: str) -> dict[str, Callable[[Model], Vector]]:
+    """Return name -> first value of the vectors that travel with a learner beside theta."""
+    head = {HEAD: begin_head} if trained(model, algorithm) is not model else {}
+    return {**learner(algorithm).shared, **head}
+
+
 def sizes(model: Model, algorithm: str | None) -> dict[str, int]:
     """Return how many numbers each vector has that travels with a learner; theta alone where there is none."""
-    beside = learner(algorithm).shared if algorithm else {}
+    beside = shared_of(model, algorithm) if algorithm else {}
     return {"theta": model.layout.size} | {name: start(model).size for name, start in beside.items()}

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import DataError
-from edgemeta.meta.learners import GradientAt, Vectors, learner
+from edgemeta.meta.learners import GradientAt, Vectors, learner, trained
+from edgemeta.meta.rivals import joined
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace, subtract_scaled
 
@@ -51,7 +52,7 @@ class LocalState:
 
 def begin(model: Model, recipe: PhaseConfig, shared: Vectors, private: Vectors) -> LocalState:
     """Return the state before the first local step. private: what earlier rounds left on the device, or nothing."""
-    method = learner(recipe.algorithm)
+    method, model, shared = learner(recipe.algorithm), trained(model, recipe.algorithm), joined(shared)
     fresh = {name: start(model) for name, start in method.private.items()}
     begun = {name: start(shared) for name, start in method.begun.items()}
     vectors = {name: vector.copy() for name, vector in (fresh | dict(private) | begun | dict(shared)).items()}
@@ -80,11 +81,15 @@ def take_step(
     rng: the step's own generator, so that a step can be repeated after a power cut with the same draws.
     Raises DataError when there are fewer samples than the learner needs.
     """
-    method = learner(recipe.algorithm)
+    method, model = learner(recipe.algorithm), trained(model, recipe.algorithm)
+    if data.size < (count := method.batches(recipe)):
+        raise DataError(
+            f"{data.size} training samples: this learner draws {count} batches a step; give it {count} samples or more"
+        )
     if method.draw is not None:
         drawn = [method.draw(data.y, recipe.batch_size, rng)]
     else:
-        drawn = _draw(state, data.size, recipe.batch_size, method.batches(recipe), rng)
+        drawn = _draw(state, data.size, recipe.batch_size, count, rng)
     batches = [data.take(indices) for indices in drawn]
     losses, directions = method.direct(model, state.vectors, batches, recipe, workspace)
     losses = [*losses]
@@ -132,10 +137,6 @@ def _draw(
 
     A pass ends with a short step, as an epoch ends with a short batch; what is too short to be split begins a new pass.
     """
-    if count < batches:
-        raise DataError(
-            f"{count} training samples: this learner draws {batches} batches a step; give it {batches} samples or more"
-        )
     # Data that grew or shrank while the state lay in a file begins a new pass: the old order has other indices.
     if len(state.order) != count or count - state.cursor < batches:
         state.order, state.cursor = rng.permutation(count).astype(np.int64), 0

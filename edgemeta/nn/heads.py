@@ -1,8 +1,12 @@
 """A network's last dense layer, its head, apart from the body below it."""
 
+import numpy as np
+
 from edgemeta.errors import InputError
 from edgemeta.nn.layers import Dense
+from edgemeta.nn.layout import Vector
 from edgemeta.nn.model import Model
+from edgemeta.nn.models import MODELS, build, layers_of
 
 EMBEDS = "prototypes"  # the loss of a network that ends in an embedding
 
@@ -24,3 +28,23 @@ def with_head(model: Model, outputs: int) -> Model:
     body = body_of(model)
     loss = "cross-entropy" if model.embeds else model.loss
     return Model([*body.layers, Dense(outputs)], body.input_shape, loss, model.normalization, model.name, model.threads)
+
+
+def give_head(model: Model, classes: int) -> None:
+    """Give an embedding `headed`: the network that it is without its head, of so many classes.
+
+    With a named model, also the ReLU is there that its embedding leaves out.
+    """
+    named = model.name in MODELS and tuple(layers_of(model.name, 0)) == model.layers
+    model.headed = (
+        build(model.name, model.input_shape, classes, normalization=model.normalization, threads=model.threads)
+        if named
+        else with_head(model, classes)
+    )
+
+
+def first_outputs(model: Model, theta: Vector, count: int) -> tuple[Model, Vector]:
+    """Return a network and its parameters with the first so many of its outputs."""
+    weight, bias = (model.layout.views(theta)[name] for name, _ in model.layout.entries[-2:])
+    below = body_of(model).layout.size
+    return with_head(model, count), np.concatenate([theta[:below], weight[:, :count].ravel(), bias[:count]])

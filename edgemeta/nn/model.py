@@ -66,6 +66,7 @@ class Model:
         self.layers, self.input_shape, self.name = tuple(layers), tuple(map(int, input_shape)), name
         if not self.input_shape or min(self.input_shape) < 1:
             raise InputError(f"an input shape of {self.input_shape}: expected one or more sizes, each 1 or more")
+        self.headed: Model | None = None  # of an embedding: with a head, as learners of numbered classes train it
         self.loss, self.normalization, self.threads = loss, normalization, threads
         steps: list[Step] = []
         entries: list[tuple[str, Shape]] = []
@@ -112,6 +113,8 @@ class Model:
         if not 1 <= threads <= MAX_THREADS:
             raise InputError(f"{threads} threads: expected 1 to {MAX_THREADS}")
         self._threads = threads
+        if self.headed:
+            self.headed.threads = threads
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_own"}

@@ -16,6 +16,7 @@ Labels = NDArray[np.int64]
 
 # Powers of two, over the mean squared distance, among which a scale is looked for. It ends there, as a few samples that
 # lie well apart would want a certainty that they do not warrant.
+MOST_DISTANCES = 1 << 20  # that are looked at for it: 4 MB of them
 TRIED = range(-4, 5)
 
 
@@ -26,8 +27,10 @@ def means(z: Array, y: Labels) -> tuple[Array, Labels, Labels]:
     """
     present, places = np.unique(y, return_inverse=True)
     places = places.reshape(-1).astype(np.int64)
-    centres = np.stack([z[places == k].mean(axis=0) for k in range(len(present))])
-    return present, centres, places
+    order = np.argsort(places, kind="stable")
+    starts = np.searchsorted(places[order], np.arange(len(present), dtype=np.int64))
+    counts = np.diff(np.append(starts, len(places)))[:, np.newaxis].astype(z.dtype)
+    return present, np.add.reduceat(z[order], starts, axis=0) / counts, places
 
 
 def distances(z: Array, centres: Array) -> Array:
@@ -50,10 +53,16 @@ class LeftOut(NamedTuple):
     counts: Labels
 
 
-def left_out(z: Array, y: Labels) -> LeftOut:
-    """Return what leave-one-out needs: z - (the mean of the n - 1 others) is n / (n - 1) (z - the mean of all)."""
+def left_out(z: Array, y: Labels, most: int | None = None) -> LeftOut:
+    """Return what leave-one-out needs: z - (the mean of the n - 1 others) is n / (n - 1) (z - the mean of all).
+
+    most: of so many samples, evenly taken from all, where there are more.
+    """
     present, centres, places = means(z, y)
     counts = np.bincount(places.astype(np.intp), minlength=len(present)).astype(np.int64)
+    if most is not None and len(z) > most:
+        chosen = np.arange(most, dtype=np.int64) * len(z) // most
+        z, places = z[chosen], places[chosen]
     stretched = np.ones((len(z), len(present)), z.dtype)
     stretched[np.arange(len(z)), places] = np.square(counts / np.maximum(counts - 1, 1))[places]
     return LeftOut(stretched * distances(z, centres), stretched, places, counts[places] > 1, centres, counts)
@@ -115,7 +124,8 @@ def fitted_scale(z: Array, y: Labels) -> float:
     One of some powers of two over the mean squared distance; in the middle where nothing tells, as each class has one
     sample, or there is one class.
     """
-    squares, _, places, queries, centres, _ = left_out(z, y)
+    most = max(1, MOST_DISTANCES // len(np.unique(y)))
+    squares, _, places, queries, centres, _ = left_out(z, y, most)
     unit = float(squares.mean(dtype=np.float64)) or 1.0
     if len(centres) < 2 or not queries.any():
         return 1 / unit

@@ -50,7 +50,7 @@ def refused(*arguments, status=2, says=(), cwd=None):
         (["--partition", "shards:11"], ["11", "10 classes"]),
         (["--partition", "dirichlet:0"], ["dirichlet"]),
         (["--participants", "500"], ["500"]),
-        (["--participants", "0"], ["data.participants", "at least 1"]),
+        (["--participants", "0"], ["data.participants is 0", "into how many"]),
         (["--set", "phases.0.lr=nan"], ["phases.0.lr", "finite"]),
         (["--set", "phases.0.lr=inf"], ["phases.0.lr", "finite"]),
         (["--set", "phases.0.lr=-1"], ["phases.0.lr", "more than 0"]),

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -136,7 +137,7 @@ def test_a_gateway_goes_on_by_another_path_and_refuses_other_data(uneven, tmp_pa
         np.savez(tmp_path / "copy.npz", **{key: values[::-1] for key, values in arrays.items()})
     done = command_line("server", *options, "--set", f"data.source={tmp_path / 'copy.npz'}")
     assert done.returncode == 2
-    assert "; other classes or labels): give another folder" in done.stderr
+    assert "; other classes or labels): 'edgemeta run new --config RUN.toml --set" in done.stderr
 
 
 def test_a_model_that_diverged_is_not_written(uneven, tmp_path):
@@ -146,3 +147,38 @@ def test_a_model_that_diverged_is_not_written(uneven, tmp_path):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Error: adaptation diverged after 5 steps: lower lr")
     assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="NOT TESTED: a full disk, as there is no /dev/full")
+def test_a_log_that_cannot_be_written_stops_no_training_and_results_that_cannot_are_an_error(tmp_path):
+    data = ("--set", "data.source=synthetic:samples=120,size=8", "--set", "data.participants=1")
+    simulate = [sys.executable, "-m", "edgemeta", "simulate", *SHORT, *data, "--set", "data.partition=iid"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*simulate, "--out", tmp_path / "a"], stdout=subprocess.PIPE, stderr=full, check=False)
+        assert (done.returncode, b"adaptation" in done.stdout) == (0, True)
+        lost = subprocess.run([*simulate, "--out", tmp_path / "b"], stdout=full, stderr=subprocess.PIPE, check=False)
+        assert lost.returncode == 1
+        assert b"Error: cannot write the results: No space left on device" in lost.stderr
+        assert b"Traceback" not in lost.stderr
+        assert b"Exception ignored" not in lost.stderr
+        assert (tmp_path / "b" / "summary.json").exists()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = [sys.executable, "-m", "edgemeta", "server", *SHORT, *data, "--port", str(port), "--state", tmp_path / "s"]
+    client = [sys.executable, "-m", "edgemeta", "client", "--server", f"http://127.0.0.1:{port}", "--state"]
+    with open("/dev/full", "w") as full:
+        gateway = subprocess.Popen(server, stdout=full, stderr=full)
+    reader, writer = os.pipe()
+    os.close(reader)  # as of a pager that was left
+    try:
+        how = {"stderr": writer, "timeout": 60, "check": False}
+        done = subprocess.run([*client, tmp_path / "d", "--data", "synthetic:samples=120,size=8"], **how)
+        assert done.returncode == 0
+        assert (tmp_path / "d" / "personal.safetensors").exists()
+        gateway.terminate()
+        assert gateway.wait(20) == 0
+    finally:
+        os.close(writer)
+        gateway.kill()
+        gateway.wait()

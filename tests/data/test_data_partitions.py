@@ -240,3 +240,28 @@ def test_unknown_schemes_are_refused_with_the_known_ones(scheme):
 def test_what_cannot_be_divided_is_refused(train, test, participants, scheme, said):
     with pytest.raises(DataError, match=said):
         partition(np.array(train), np.array(test, np.int64), 2, participants, scheme, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("each", "new", "share"), [(5, 2, 2), (5, 4, 2), (2, 3, 1), (4, 1, 1)])
+def test_new_classes_are_kept_for_those_who_are_held_out(each: int, new: int, share: int) -> None:
+    labels = np.arange(6000, dtype=np.int64) % 10
+    parts = partition(
+        labels, labels[:1200], 10, 20, f"shards:{each}", np.random.default_rng(0), held_out=4, new_classes=new
+    )
+    seen = [set(labels[part].tolist()) for part in parts.train]
+    assert all(len(classes) == each for classes in seen)
+    assert all(max(classes) < 10 - new for classes in seen[:16])
+    assert [len([k for k in classes if k >= 10 - new]) for classes in seen[16:]] == [share] * 4
+    assert len({len(part) for part in parts.train}) == 1
+    for train, test in zip(parts.train, parts.test, strict=True):
+        assert set(labels[test].tolist()) == set(labels[train].tolist())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "held_out", "new"),
+    [("iid", 2, 2), ("dirichlet:0.5", 2, 1), ("shards:2", 0, 2), ("shards:1", 2, 2), ("shards:5", 2, 6)],
+)
+def test_new_classes_that_nobody_could_have_are_refused(scheme: str, held_out: int, new: int) -> None:
+    labels = np.arange(400, dtype=np.int64) % 10
+    with pytest.raises(DataError, match=f"data.new_classes is {new}"):
+        partition(labels, labels, 10, 8, scheme, np.random.default_rng(0), held_out, new)

@@ -21,7 +21,7 @@ from edgemeta import Device
 from edgemeta.bench.loopback import gateway, start, start_gateway
 from edgemeta.config import DataConfig
 from edgemeta.device.own import own_part
-from edgemeta.errors import ConfigError, DataError, StorageError
+from edgemeta.errors import ConfigError, DataError, InputError, StorageError
 from edgemeta.meta.learners import LEARNERS
 from edgemeta.nn.files import read_tensors
 
@@ -239,7 +239,7 @@ def test_whatever_answers_instead_of_a_gateway_is_waited_for(tmp_path, alone):
                 with rude(answer, port) as listener:
                     done = device.step()
                     assert done.kind == "away", (answer, done)
-                    assert str(done).startswith("gateway away: ")
+                    assert str(done).startswith(f"gateway away ({url}): ")
                     assert listener.connections >= 1
                 now[0] += 1000
             assert device.step().kind == "away"  # nothing listens there
@@ -373,7 +373,8 @@ def test_joins_that_are_refused(tmp_path):
         done = command_line("client", "--server", url, "--data", SPEC, "--state", tmp_path / "b", "--name", "board")
         assert done.returncode == 2
         assert "name-in-use" in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert "by --name NAME" in done.stderr
+        assert done.stderr.count("\n") == 2  # it says first what it does
 
 
 def test_one_state_directory_is_for_one_process(tmp_path):
@@ -381,7 +382,7 @@ def test_one_state_directory_is_for_one_process(tmp_path):
         done = command_line("client", "--server", "http://127.0.0.1:9", "--state", tmp_path / "d")
         assert done.returncode == 2
         assert "another process" in done.stderr
-        with pytest.raises(StorageError, match="another process"):
+        with pytest.raises(StorageError, match=r"this process has .* open: close\(\) the Device"):
             Device("http://127.0.0.1:9", SPEC, tmp_path / "d")
         assert device.step().kind == "away"
     Device("http://127.0.0.1:9", SPEC, tmp_path / "d").close()
@@ -402,10 +403,8 @@ def test_data_that_cannot_be_used_is_said_when_joining(tmp_path):
     config = write_config(tmp_path, TINY | {"data": TINY["data"] | {"participants": 12}})
     x, y = np.zeros((30, 8, 8, 3), np.uint8), np.arange(30) % 2
     np.savez(tmp_path / "odd.npz", x=x, y=y, x_test=x, y_test=y, classes=["circle", "kettle"])
-    (tmp_path / "empty").mkdir()
     wrong = {
         "does not know .*kettle": tmp_path / "odd.npz",
-        "no class folders": tmp_path / "empty",
         "shape": ((x[:, :4], y), (x[:, :4], y)),
         "empty": (x[:0], y[:0]),
         "labels run from 0 to 10": (x, y * 10),
@@ -422,6 +421,30 @@ def test_data_that_cannot_be_used_is_said_when_joining(tmp_path):
         )
         assert done.returncode == 2
         assert "kettle" in done.stderr
+
+
+def test_data_that_is_away_for_a_moment_is_waited_for(tmp_path, alone):
+    few = {"local_epochs": 1, "batch_size": 4, "algorithm": "fedavg", "rounds": 1}
+    config = write_config(tmp_path, ALONE | {"phases": [few], "evaluation": {"every": 100}})
+    rng, stick, away = np.random.default_rng(0), tmp_path / "stick.npz", tmp_path / "away.npz"
+    x, y = rng.integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20) % 10
+    classes = edgemeta.load_model(tmp_path / "simulated" / "model.safetensors").classes
+    np.savez(stick, x=x, y=y, x_test=x, y_test=y, classes=classes)
+
+    def own():
+        with np.load(stick) as kept:
+            return (kept["x"], kept["y"]), (kept["x_test"], kept["y_test"])
+
+    with gateway(config, tmp_path / "served") as (_, url):
+        with Device(url, stick, tmp_path / "d", "board") as device:
+            until(device, "task")
+            stick.rename(away)
+            assert "waiting for this device's data: no data at" in str(until(device, "data"))
+        with Device(url, own, tmp_path / "d", "board") as device:  # the same after the power was away, too
+            done = device.step()
+            assert (done.kind, "stick.npz" in str(done)) == ("data", True)
+            away.rename(stick)
+            until(device, "over")
 
 
 def test_own_data_in_all_its_forms():
@@ -489,10 +512,64 @@ def test_the_client_stops_cleanly_and_goes_on(tmp_path):
     assert "Traceback" not in log.read_text()
 
 
-def test_once_does_one_round(tmp_path, alone):
+def test_once_does_one_round_and_gives_up_when_it_is_told_to(tmp_path, alone):
     with gateway(alone, tmp_path / "served") as (_, url):
         arguments = ("client", "--server", url, "--data", SPEC, "--state", tmp_path / "d", "--name", "b", "--once")
-        for expected in ("evaluation of round 0", "update of round 1"):
+        first, second = ["evaluation of round 0", "update of round 1"], ["update of round 2", "evaluation of round 2"]
+        for expected in (first, second):
             done = command_line(*arguments)
             assert done.returncode == 0
-            assert done.stderr.splitlines()[-1] == f"delivered the {expected}"
+            assert done.stderr.startswith(f"b at {url}: asking for work; state in {tmp_path / 'd'}, data: {SPEC}\n")
+            delivered = [line for line in done.stderr.splitlines() if line.startswith("delivered")]
+            assert delivered == [f"delivered the {what}" for what in expected]
+    began = time.monotonic()
+    done = command_line(*arguments, "--for", "0.8", "--state", tmp_path / "e")
+    assert (done.returncode, time.monotonic() - began < 5) == (1, True)
+    assert f"gateway away ({url}): Connection refused" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: gave up after 0.8 s; what was done is kept. At last: gate")
+
+
+def test_threads_predict_beside_a_step_and_nobody_uses_what_is_closed(tmp_path, alone):
+    failures, count, over = [], [0], threading.Event()
+
+    def watch(device):
+        while not over.is_set():
+            try:
+                found = device.predict(PICTURE)
+                assert found.sum() == pytest.approx(1, abs=1e-3)
+                count[0] += 1
+                time.sleep(0.002)
+            except DataError as error:
+                if "no model has come" not in str(error):
+                    failures.append(error)
+                time.sleep(0.001)
+            except Exception as error:
+                failures.append(error)
+
+    with gateway(alone, tmp_path / "served") as (_, url), Device(url, SPEC, tmp_path / "d", "board") as device:
+        watchers = [threading.Thread(target=watch, args=(device,)) for _ in range(3)]
+        for thread in watchers:
+            thread.start()
+        until(device, "over", budget_s=0.01)
+        over.set()
+        for thread in watchers:
+            thread.join(60)
+    assert failures == []
+    assert count[0] > 10
+    for use in (device.step, device.adapt, lambda: device.predict(PICTURE)):
+        with pytest.raises(InputError, match="was closed: make a new one"):
+            use()
+    device.close()
+
+
+def test_one_folder_has_one_role(tmp_path, alone):
+    with pytest.raises(ConfigError, match=r"of a gateway or of a run \(it has run.toml in it\)"):
+        Device("http://127.0.0.1:9", SPEC, tmp_path / "simulated")
+    with gateway(alone, tmp_path / "served") as (_, url), Device(url, SPEC, tmp_path / "d", "board") as device:
+        assert device.step().kind == "joined"
+    with pytest.raises(ConfigError, match=r"of a gateway or of a run \(it has runs in it\)"):
+        Device(url, SPEC, tmp_path / "served")
+    before = sorted((path.name, path.read_bytes()) for path in (tmp_path / "d").iterdir())
+    with pytest.raises(ConfigError, match=r"is the folder of a device \(it has device.json in it\)"):
+        edgemeta.simulate(ALONE, out=tmp_path / "d")
+    assert sorted((path.name, path.read_bytes()) for path in (tmp_path / "d").iterdir()) == before

@@ -1,6 +1,7 @@
 """`edgemeta doctor` against real gateways, real certificates, and what is no gateway."""
 
 import json
+import re
 import shutil
 import socket
 import threading
@@ -48,7 +49,20 @@ def test_all_is_well(url, tmp_path):
     done = command_line("doctor", url, *data, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = {line.split()[1]: line for line in done.stdout.splitlines()}
-    checks = ["name", "connection", "TLS", "clock", "token", "protocol", "layout", "classes", "disk", "memory", "speed"]
+    checks = [
+        "name",
+        "connection",
+        "TLS",
+        "clock",
+        "token",
+        "protocol",
+        "run",
+        "layout",
+        "classes",
+        "disk",
+        "memory",
+        "speed",
+    ]
     assert list(lines) == checks
     assert all(line.startswith("ok ") for line in lines.values()), done.stdout
     assert "mlp of 80,810 parameters" in lines["layout"]  # 192 * 200 + 200, 200 * 200 + 200, 200 * 10 + 10
@@ -165,7 +179,10 @@ def test_trust_and_tokens(tmp_path):
         path = join_file(state, served.port)
         found = doctor("--join", path, cwd=tmp_path)
         assert found["join file"][0] is True
-        assert found["TLS"] == (True, "TLSv1.3, and the gateway is the one of the join file")
+        well, text = found["TLS"]
+        assert well
+        good = re.fullmatch("TLSv1.3, and the gateway is the one of the join file; its .* good for ([0-9]+) days", text)
+        assert int(good[1]) in (3648, 3649, 3650)
         assert found["token"] == (True, "the gateway knows it as 'cam'")
         token = path.read_text().split('token = "')[1].split('"')[0]
         wrong = tmp_path / "wrong"

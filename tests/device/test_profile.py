@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from gateways import Device as RawDevice
 from gateways import Gateway, no_gateway_left
+from processes import end
 from runs import arrays, command_line
 
 import edgemeta
@@ -231,10 +232,13 @@ def test_a_profiles_threads_change_no_bits(tmp_path):
 def test_the_client_is_nice(tmp_path):
     path = written(tmp_path, "nice = 7")
     command = [sys.executable, "-m", "edgemeta", "client", "--server", "http://127.0.0.1:9", "--profile", str(path)]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as client:
+    client = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        assert "asking for work" in client.stderr.readline()
         assert "gateway away" in client.stderr.readline()
         assert os.getpriority(os.PRIO_PROCESS, client.pid) == 7
-        client.kill()
+    finally:
+        end(client)
 
 
 def test_a_device_keeps_to_its_profile(tmp_path):

@@ -341,7 +341,7 @@ def test_a_damaged_directory_is_refused(run):
 
 def test_a_directory_belongs_to_one_configuration_and_one_process(run):
     gateway = run(rounds=2)
-    with pytest.raises(StorageError, match="another process"):
+    with pytest.raises(StorageError, match="wait for it, or give another folder"):
         RunDirectory(gateway.path, gateway.config)
     gateway.directory.close()
     with pytest.raises(ConfigError, match=r"phases\.0\.rounds: 2 and 3"):

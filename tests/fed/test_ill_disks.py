@@ -257,6 +257,73 @@ def test_a_history_that_lost_something_is_mended_and_the_run_ends(run, caplog, d
     assert one.directory.summary()["rounds"] == 2
 
 
+@pytest.mark.parametrize(
+    ("damage", "left"),
+    [
+        (lambda _: None, []),
+        (lambda _: b"", []),
+        (lambda data: data[: data.index(b"\n") + 1], [0]),
+        (lambda data: data[:-9], [0]),
+        (lambda data: bytes(9) + data, []),
+        (lambda data: data + b"padded", [0, 1]),
+    ],
+    ids=["removed", "truncated", "a record less", "torn", "padded before", "padded behind"],
+)
+def test_a_history_that_somebody_changes_meanwhile_does_not_end_the_run(run, caplog, damage, left):
+    one = run(rounds=3, every=2)
+    for k in range(3):
+        one.update(k, 1.0)
+    path = one.path / "history.jsonl"
+    found = damage(path.read_bytes())
+    path.unlink() if found is None else path.write_bytes(found)
+    before = one.state.progress
+    for k in range(3):
+        one.update(k, 1.0, number=2)
+    for k in range(3):
+        one.state.deliver_evaluation(k, 2, EVALUATION, 2.0)
+    told = [record["round"] for record in one.directory.history(before.history)]
+    assert [number for number in told if number >= before.round] == [2]
+    assert one.rounds == [*left, 2]
+    assert ("lacks records of finished rounds" in caplog.text) == (left != [0, 1])
+    for k in range(3):
+        one.update(k, 1.0, number=3)
+    one.reopen()
+    for k in range(3):
+        one.state.deliver_evaluation(k, 3, EVALUATION, 3.0)
+    assert one.rounds == [*left, 2, 3]
+    assert one.directory.summary()["rounds"] == 3
+    for line in path.read_bytes().splitlines():
+        json.loads(line)
+
+
+def test_the_history_of_a_repeated_round_is_not_made_longer_than_it_is(run):
+    one = run(rounds=3)
+    for number in (1, 2):
+        for k in range(3):
+            one.update(k, 1.0, number=number)
+    (one.path / "history.jsonl").unlink()
+    for k in range(2):
+        one.state.diverged(k, 3, 2.0)
+    assert one.state.progress.round == 2  # opened again, without one
+    for k in one.state.missing:
+        one.update(k, 1.0, number=2, now=3.0)
+    assert one.rounds == [2]
+
+
+def test_a_model_that_was_removed_is_made_again_from_the_published_one(run, caplog):
+    one = run(rounds=2)
+    for k in range(3):
+        one.update(k, 1.0)
+    theta = one.theta
+    one.state.model_path.unlink()
+    one.reopen()
+    assert "is made again from" in caplog.text
+    assert load_parameters(one.state.model_path)[1].tolist() == theta
+    (one.path / "model.safetensors").unlink()
+    one.reopen()
+    assert one.theta == theta
+
+
 def test_a_summary_that_is_damaged_is_made_again(run):
     one = run(rounds=1)
     for k in range(3):

@@ -4,12 +4,14 @@ import os
 import resource
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from gateways import ACCEPTED, Device, Gateway, key_of, no_gateway_left, refused, update_body, wait_for
-from processes import server
+from processes import RUN, server
 
+from edgemeta.fed.runs import run_of
 from edgemeta.gateway.tokens import enroll
 
 TOKEN = "a" * 64
@@ -29,12 +31,12 @@ def run(tmp_path):
 
 
 @contextmanager
-def few_descriptors(folder, *options):
+def few_descriptors(folder, *options, config=RUN):
     """Run a gateway that may open few files; give its process and port, or None over TLS."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, before[1]))
     try:
-        with server(folder, *options) as (process, port):
+        with server(folder, *options, config=config) as (process, port):
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
             yield process, port
     finally:
@@ -97,7 +99,7 @@ def test_of_a_devices_uploads_the_newest_goes_on_and_no_other_half_stays(run):
     head += f"Content-Length: {len(body)}\r\n\r\n"
 
     def halves():
-        return sorted(path.name.partition("-")[0] for path in (gateway.path / "incoming").iterdir())
+        return sorted(path.name.partition("-")[0] for path in (run_of(gateway.path) / "incoming").iterdir())
 
     with ExitStack() as stack:
         uploads = [stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 5)) for _ in range(4)]
@@ -119,7 +121,7 @@ def test_of_a_devices_uploads_the_newest_goes_on_and_no_other_half_stays(run):
 def test_new_keys_under_one_token_are_written_and_logged_now_and_then(run, tmp_path, caplog):
     gateway = run()
     enroll(gateway.path / "devices.json", "cam", TOKEN, 0)
-    roster, written = gateway.path / "roster.json", set()
+    roster, written = run_of(gateway.path) / "roster.json", set()
     answers = []
     for number in range(30):
         answers.append(Device(gateway.port, "cam", TOKEN).join(key=f"{number:016d}"))
@@ -133,3 +135,29 @@ def test_new_keys_under_one_token_are_written_and_logged_now_and_then(run, tmp_p
         "POST", "/v1/join", {"name": "cam", "version": 1, "key": key_of("cam")}
     )
     assert (status, int(headers["Retry-After"]) > 0) == (503, True)
+
+
+def test_devices_that_wait_give_way_where_places_are_scarce_and_the_status_names_the_limit(tmp_path):
+    few = RUN.replace("participants = 2", "participants = 40")
+    with few_descriptors(tmp_path, config=few) as (_, port), ExitStack() as stack:
+        devices = [Device(port, f"cam-{k}") for k in range(15)]
+        for device in devices:
+            assert device.join()[0] == 200
+
+        def waited(device):
+            began = time.monotonic()
+            status, headers, _ = device.call("GET", "/v1/work?wait=2")
+            return time.monotonic() - began > 1.8, status, headers["Retry-After"]
+
+        with ThreadPoolExecutor(14) as threads:
+            answers = sorted(threads.map(waited, devices[:14]))
+        assert answers[0] == (False, 204, "5")  # beyond three in four of 15
+        assert answers[-1] == (True, 204, "1")
+        assert 2 <= sum(not long for long, _, _ in answers) <= 7
+        for device in devices:  # each with an upload under way: 15 of 16, and the last one is the reserve
+            peer = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            head = f"POST /v1/rounds/1/update HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {device.session}\r\n"
+            peer.sendall(f"{head}Content-Length: 100000\r\nExpect: 100-continue\r\n\r\n".encode())
+        wait_for(lambda: devices[0].call("GET", "/healthz")[0] == 200)
+        status, _, said = Device(port, "nobody").call("GET", "/status.json")
+        assert (status, said["connections"]["most"]) == (200, 16)

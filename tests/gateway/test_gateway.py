@@ -34,6 +34,7 @@ from edgemeta.config import EvaluationConfig
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.messages import admit_evaluation
 from edgemeta.fed.refusal import Refused
+from edgemeta.fed.runs import run_of
 from edgemeta.link.address import is_loopback
 from edgemeta.logs import Seldom
 from edgemeta.nn import Dense, Model
@@ -53,7 +54,7 @@ def run(tmp_path):
 
 
 def incoming(gateway):
-    return list((gateway.path / "incoming").iterdir())
+    return list((run_of(gateway.path) / "incoming").iterdir())
 
 
 def test_a_whole_run(run):
@@ -471,7 +472,7 @@ def test_a_restart_keeps_devices_sessions_and_what_was_delivered(run):
     gateway = run()
     device, other = gateway.devices()
     assert device.update(2.0) == ACCEPTED
-    (gateway.path / "incoming" / "000001-7").write_bytes(b"half an update, and then a power cut")
+    (run_of(gateway.path) / "incoming" / "000001-7").write_bytes(b"half an update, and then a power cut")
     gateway.stop()
     gateway.start()
     device.port = other.port = gateway.port
@@ -510,7 +511,7 @@ def test_an_endless_run_goes_on(run):
         assert device.update(1.0, number) == ACCEPTED
     assert device.work() == ("train", 8)
     assert device.theta == [7.0] * SIZE
-    kept = sorted(folder.name for folder in (gateway.path / "rounds").iterdir())
+    kept = sorted(folder.name for folder in (run_of(gateway.path) / "rounds").iterdir())
     assert kept == ["000006", "000007"]  # the model of the last round and the one before it, and none of those before
 
 
@@ -579,7 +580,7 @@ def test_a_slow_reader_gets_the_whole_of_a_model_that_newer_rounds_have_removed(
         for number in (1, 2):  # the model before the last one is kept, in case that has to be repeated
             body = update_body(1.0, number, count=large.layout.size, layout=large.layout.fingerprint)
             assert device.call("POST", f"/v1/rounds/{number}/update", body)[0] == 200
-        assert not (gateway.path / "rounds" / "000000").exists()
+        assert not (run_of(gateway.path) / "rounds" / "000000").exists()
         data = b""
         while len(data) < 4 * large.layout.size or not data.endswith(bytes(4 * large.layout.size)):
             piece = reader.recv(1 << 20)
@@ -715,7 +716,7 @@ def test_what_the_command_line_refuses(tmp_path):
         other = command_line("server", "--port", port, "--state", "other", cwd=tmp_path)
         assert (other.returncode, "choose another port" in other.stderr) == (2, True), other.stderr
         same = command_line("server", "--config", "run.toml", "--port", 0, cwd=tmp_path)
-        assert (same.returncode, "another process runs in edgemeta-state" in same.stderr) == (2, True), same.stderr
+        assert (same.returncode, "another gateway works in edgemeta-state" in same.stderr) == (2, True), same.stderr
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
     another = command_line("server", "--config", "run.toml", "--set", "phases.0.rounds=3", "--port", 0, cwd=tmp_path)

@@ -81,7 +81,7 @@ def test_a_real_device_says_it(tmp_path):
     with served(config, tmp_path / "served") as (_, url), edgemeta.Device(url, SPEC, tmp_path / "d", "b", 0) as device:
         kinds = []
         while Kind.DIVERGED not in kinds:
-            device._not_before = 0.0
+            device._pace.asked(None)
             kinds.append(device.step().kind)
             assert len(kinds) < 20
     assert "round 1: the model diverges on b" in (tmp_path / "served.log").read_text()

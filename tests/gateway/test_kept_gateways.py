@@ -222,11 +222,11 @@ def test_devices_and_their_tokens(tmp_path):
     listed = command_line("devices", "--state", house / "gateway").stdout
     standings = [re.split(" {2,}", line) for line in listed.splitlines()]
     assert [(name, " ".join(how)) for name, _, *how in standings] == [
-        ("attic", "not joined yet"),
-        ("kitchen", "participant 0"),
-        ("plain", "not joined yet"),
-        ("porch", "participant 1 a newer token is not used yet"),
-        ("shed", "participant 2 revoked"),
+        ("attic", "not joined yet 0 runs"),
+        ("kitchen", "participant 0 1 run"),
+        ("plain", "not joined yet 0 runs"),
+        ("porch", "participant 1 1 run a newer token is not used yet"),
+        ("shed", "participant 2 1 run revoked"),
     ]
 
     def joins(name, token):

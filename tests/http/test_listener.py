@@ -388,7 +388,7 @@ def test_500_connections_that_say_nothing_push_out_one_another_and_nobody_else(t
             connection.sendall(LAST % b"two")
             assert answer(read_all(connection)) == (200, b"two from 127.0.0.1")
     assert [record.getMessage() for record in caplog.records] == [
-        "more connections than there is room for, in all or of one peer: the oldest are cut"
+        "more connections than there is room for (64 in all), or of one peer: the oldest are cut"
     ]
 
 

@@ -166,7 +166,7 @@ def test_wrong_revoked_missing_and_anothers_token(state, run, tmp_path):
     assert done.returncode == 0
     with edgemeta.Device(join=path, state=tmp_path / "cam", **DEVICE) as device:
         assert device.step().kind == "away"  # its session has ended: it will join again
-        device._not_before = 0.0
+        device._pace.asked(None)
         with pytest.raises(ConfigError, match="revoked:"):
             device.step()
     path.unlink()

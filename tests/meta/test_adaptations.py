@@ -189,6 +189,7 @@ def test_a_model_without_classes_takes_those_of_the_labels(tmp_path: Path) -> No
         TrainedModel(EMBEDDING, model.theta, ("a", "b")).save(tmp_path / "wrong")
 
 
+@pytest.mark.slow
 def test_a_run_scores_with_its_adaptation() -> None:
     plain = TINY | {"evaluation": {"every": 2, "support": 20}}
     by = {name: TINY | {"evaluation": {"every": 2, "support": 20, "adaptation": name}} for name in ADAPTATIONS}

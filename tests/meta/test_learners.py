@@ -13,7 +13,7 @@ from gradients import Array
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta import LEARNERS, Samples, begin, take_step
-from edgemeta.meta.learners import GradientAt, descend, fedavg, fomaml, learner, reptile
+from edgemeta.meta.learners import GradientAt, descend, fedavg, fomaml, learner, protonet, reptile
 from edgemeta.nn import Dense, Model, ReLU, Workspace, build
 
 pytestmark = pytest.mark.board
@@ -24,6 +24,7 @@ TABLE = {
     "fedavg": (fedavg, "1602.05629"),
     "fomaml": (fomaml, "1703.03400"),
     "reptile": (reptile, "1803.02999"),
+    "protonet": (protonet, "1703.05175"),
 }
 
 
@@ -48,7 +49,8 @@ def test_the_table_of_names_functions_and_papers() -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("inner_steps", [1, 3])
 def test_every_learner_trains_and_counts_its_gradients(name: str, inner_steps: int) -> None:
-    model, calls = Model([Dense(5), ReLU(), Dense(2)], (3,)), 0
+    loss = "prototypes" if LEARNERS[name].embeds else "cross-entropy"
+    model, calls = Model([Dense(5), ReLU(), Dense(2)], (3,), loss), 0
     recipe = PhaseConfig(algorithm=name, batch_size=8, lr=0.5, inner_lr=0.2, inner_steps=inner_steps)
     x = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
     data = Samples(x, (x[:, 0] > x[:, 1]).astype(np.int64))
@@ -61,7 +63,7 @@ def test_every_learner_trains_and_counts_its_gradients(name: str, inner_steps: i
 
     theta = model.init(0)
     state = begin(model, recipe, {"theta": theta}, {})
-    counting = Counting(model.layers, (3,))
+    counting = Counting(model.layers, (3,), loss)
     for step in range(60):
         take_step(counting, recipe, state, data, np.random.default_rng([1, step]), Workspace())
     assert calls == 60 * LEARNERS[name].evaluations(recipe)

@@ -107,6 +107,7 @@ def test_a_network_that_has_died_is_noticed() -> None:
     take_step(NET, recipe, begin(NET, recipe, {"theta": NET.init(0)}, {}), same, np.random.default_rng(0), Workspace())
 
 
+@pytest.mark.slow
 def test_no_seed_dies_at_high_rates() -> None:
     """With squared distances as they are, at a scale of 0.1, 8 of these 10 seeds die at a rate of 0.2."""
     net = Model([Flatten(), Dense(64), ReLU(), Dense(32)], (8, 8, 1), "prototypes")

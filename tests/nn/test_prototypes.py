@@ -1,6 +1,7 @@
 """Prototypes: the loss by hand, against an implementation with loops, and through a network in float64."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from gradients import Array, check_gradient
 
 from edgemeta.errors import InputError
 from edgemeta.nn import Dense, Model, ReLU, build
-from edgemeta.nn.prototypes import leave_one_out, leave_one_out_as_it_is
+from edgemeta.nn.prototypes import fitted_scale, leave_one_out, leave_one_out_as_it_is, means
 
 pytestmark = pytest.mark.board
 
@@ -61,6 +62,23 @@ def test_the_gradient_through_a_network() -> None:
     theta, x = rng.standard_normal(net.layout.size), rng.standard_normal((9, 5))
     y = np.arange(9, dtype=np.int64) % 3
     check_gradient(lambda t: net.loss_and_grad(t, x, y)[0], net.loss_and_grad(theta, x, y)[1], theta, rng)
+
+
+def test_ten_thousand_classes_take_no_more_memory_than_their_means() -> None:
+    y = np.arange(20_000, dtype=np.int64) % 10_000
+    z = np.random.default_rng(0).standard_normal((20_000, 16)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        scale = fitted_scale(z, y)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert scale > 0
+    assert peak < 50e6  # all distances are 800 MB
+    present, centres, places = means(z, y)
+    assert (len(present), centres.shape) == (10_000, (10_000, 16))
+    np.testing.assert_allclose(centres[7], (z[7] + z[10_007]) / 2, rtol=1e-6, atol=1e-7)
+    assert places.tolist() == y.tolist()
 
 
 def test_neither_scale_nor_place_of_an_embedding_matter() -> None:

@@ -1,0 +1,23 @@
+"""`edgemeta learn`: a device is taught from a shell."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--state", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The device's state directory."
+)
+@click.argument("label")
+@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
+def learn(state: Path, label: str, images: tuple[Path, ...]) -> None:
+    """Teach the device of a state directory that each IMAGE shows LABEL; it may be running, and may be offline.
+
+    The pictures count at once; a device that is running takes them up with its next task.
+    """
+    from edgemeta.device.teach import teach
+
+    count, classes = teach(state, images, label)
+    click.echo(f"{count} new pictures of {label}")
+    click.echo(f"this device tells apart: {', '.join(classes)}" if classes else "they count when a model has come")

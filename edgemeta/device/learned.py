@@ -1,0 +1,266 @@
+"""What a device is taught: labelled pictures that count at once, without a training step.
+
+A picture lies in the device's folder of pictures, or, where it was given no data, in the state directory. It is a
+training sample of later rounds, and never one that is scored.
+"""
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemeta import disk
+from edgemeta.data.folder import TAUGHT, open_all, training_folder
+from edgemeta.data.pictures import as_png, check_picture, read_picture
+from edgemeta.device.joined import Joined
+from edgemeta.device.own import LEARNED, USUAL, Source
+from edgemeta.device.personal import InUse, newest
+from edgemeta.device.state import DeviceState
+from edgemeta.device.tasks import Tasks
+from edgemeta.errors import DataError, InputError, NoDataYet
+from edgemeta.meta import Samples, TrainedModel, owned
+from edgemeta.meta.adaptations import features, with_prototypes
+from edgemeta.names import class_name
+from edgemeta.nn import Model, Vector
+from edgemeta.nn.given import samples_of
+from edgemeta.reading import exists, followed, names, read_file
+from edgemeta.storage import storing, write_atomic
+
+MOST_PICTURES = 10_000  # that are kept there: some 50 MB of small ones
+MOST_NAME_BYTES = 200  # of a folder's name; file systems take 255
+
+
+@dataclass
+class Held:
+    """What a device holds, as one model's embeddings: z (N, E), and the N labels."""
+
+    network: Model
+    theta: Vector
+    round: int
+    z: Vector
+    labels: list[str]
+
+    def model(self) -> TrainedModel:
+        """Return the model whose classes are the means of what is held."""
+        names, places = np.unique(np.array(self.labels), return_inverse=True)
+        own = with_prototypes(self.network, self.theta, self.z, places.reshape(-1).astype(np.int64))
+        return owned(own, names.tolist(), self.round)
+
+
+class Learning:
+    """The part of a Device that is taught and that predicts."""
+
+    _state: DeviceState
+    _tasks: Tasks
+    _run: Joined | None
+    _in_use: InUse
+    _turn: threading.RLock  # one call at a time, but for those that only look
+    _closed: bool
+    _held: Held | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that `predict` tells apart, in the order of its answer; none before there is a model of them."""
+        self._check_open()
+        model = self._in_use.model(self._run)
+        return model.classes if model else ()
+
+    def predict(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Return probabilities (classes,) of one image (H, W, C), or (B, classes) of a batch; needs no gateway.
+
+        With the personalised model; before there is one, with the newest global model that has come. Raises DataError
+        when none has come yet, for another shape, and for values neither of bytes nor from 0 to 1; StorageError.
+        """
+        self._check_open()
+        personal = self._in_use.model(self._run)
+        if personal is None:
+            raise DataError("no model has come from the gateway yet: call step() until a task has come")
+        probabilities, shape = personal.predict(image), personal.network.input_shape
+        return probabilities[0] if np.shape(image) in (shape, shape[:2]) else probabilities
+
+    def learn(self, image: NDArray[Any] | str | Path, label: str) -> None:
+        """Take a labelled picture: when this returns it is on disk, and `predict` knows it.
+
+        image: a picture's file, or an array (H, W, C) of any size, as `predict` takes them. It costs one forward pass,
+        and the first time one of each picture that the device holds. Before a model has come, it is kept and counts
+        later. Raises DataError for what is no picture, a label that is no name, a run whose classes have common names,
+        and data that is no folder; StorageError when it cannot be written.
+        """
+        with self._turn:
+            self._check_open()
+            check_teachable(self._run)
+            path = keep(folder_of(self._tasks.source, self._state.path), image, label)
+            self._tasks.release()
+            if self._held is None or path is None:
+                self._hold()
+            else:
+                x = read_picture(path, picture_shape(self._held.network))[np.newaxis]
+                z = self._held.network.forward(self._held.theta, x)
+                self._held.z = np.concatenate([self._held.z, z])
+                self._held.labels.append(folder_name(label))
+                self._in_use.renew(use(self._held, self._state))
+
+    def forget(self, label: str) -> None:
+        """Remove what was taught under a label, which may be the last one; raises DataError where there is nothing."""
+        with self._turn:
+            self._check_open()
+            remove(folder_of(self._tasks.source, self._state.path), label)
+            self._tasks.release()
+            self._hold()
+
+    def _hold(self) -> None:
+        """Make the model anew of all that the device holds, where there is an embedding to make it with."""
+        self._held = held_by(self._state, self._run, self._tasks.source)
+        if self._held:
+            self._in_use.renew(use(self._held, self._state))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("this Device was closed: make a new one")
+
+
+def check_teachable(run: Joined | None) -> None:
+    """Raise DataError for a run whose classes have common names."""
+    if run and not run.network.embeds:
+        known = ", ".join(run.run.classes)
+        raise DataError(f"this run's classes have common names ({known}): put the picture in the folder of its class")
+
+
+def held_by(state: DeviceState, run: Joined | None, source: Source | None) -> Held | None:
+    """Return what a device holds under the newest embedding that has come; None before one has."""
+    found = newest(state, run) if run and run.network.embeds else None
+    if not (run and found):
+        return None
+    root = folder_of(source, state.path, training=False)
+    return held_in(root, run.network, found[0]["theta"], found[1])
+
+
+def use(held: Held, state: DeviceState) -> TrainedModel | None:
+    """Make what is held the model for use, on disk too; where nothing is, there is none."""
+    if not held.labels:
+        with storing(state.personal):
+            disk.remove(state.personal)
+        return None
+    model = held.model()
+    model.save(state.personal)
+    return model
+
+
+def held_in(root: Path, network: Model, theta: Vector, number: int) -> Held:
+    """Return what all pictures of a folder come to, one forward pass each; raises DataError for another folder."""
+    shape = picture_shape(network)
+    nothing = Held(network, theta, number, np.empty((0, network.outputs), np.float32), [])
+    if not exists(root):
+        return nothing
+    try:
+        everything = open_all(root, shape)
+    except NoDataYet:  # all is forgotten
+        return nothing
+    x, y = everything.load()
+    z = features(network, theta, Samples(x, y))
+    return Held(network, theta, number, z, [everything.classes[k] for k in y.tolist()])
+
+
+def picture_shape(network: Model) -> tuple[int, int, int]:
+    """Return the shape of a network's pictures; raises DataError where it takes none."""
+    if len(network.input_shape) != 3:
+        raise DataError(f"this run's samples have shape {network.input_shape}: only pictures can be taught one by one")
+    height, width, channels = network.input_shape
+    return height, width, channels
+
+
+def folder_of(source: Source | None, state: Path, *, training: bool = True) -> Path:
+    """Return where a device's pictures lie, or those of the training side; raises DataError where that is no folder."""
+    if source is None:
+        return state / LEARNED
+    if (root := _root(source)) is None:
+        raise DataError(
+            "what is taught is a picture in a folder: give this device a folder of pictures as its data, or none"
+        )
+    return training_folder(root) if training and exists(root) else root
+
+
+def folder_name(label: str) -> str:
+    """Return a class's name as a folder can have it: the slash as another one that looks the same; raises DataError."""
+    name = class_name(label) if isinstance(label, str) else ""
+    name = name.replace("/", "\u2215")
+    if not name or name.startswith(".") or len(name.encode()) > MOST_NAME_BYTES:
+        raise DataError(
+            f"the label {label!r:.80}: expected text of 1 to {MOST_NAME_BYTES} bytes that does not begin with a dot"
+        )
+    return name
+
+
+def keep(folder: Path, image: NDArray[Any] | str | Path, label: str) -> Path | None:
+    """Write a picture below a folder, durably, under its label, and return its path; None where it is there already."""
+    name, content = folder_name(label), _content(image)
+    path = folder / name / f"{TAUGHT}{hashlib.sha256(content).hexdigest()[:24]}"
+    if exists(path):
+        return None
+    if folder.name == LEARNED and sum(len(names(folder / label)) for label in _labels(folder)) >= MOST_PICTURES:
+        raise DataError(
+            f"{MOST_PICTURES} pictures are kept already: forget some, or give this device a folder as its data"
+        )
+    with storing(path):
+        disk.make_folder(folder, named=True)
+        disk.make_folder(path.parent)
+    write_atomic(path, [content])
+    return path
+
+
+def remove(folder: Path, label: str) -> None:
+    """Remove the pictures that were taught under a label; raises DataError where there are none, or others too."""
+    place = folder / folder_name(label)
+    there = names(place) if exists(place) else []
+    others = [name for name in there if not name.startswith(TAUGHT)]
+    if not there or others:
+        what = (
+            f"{len(others)} pictures in {place} were not taught: remove them there" if others else "it was not taught"
+        )
+        raise DataError(f"cannot forget '{label}': {what}")
+    with storing(place):
+        for name in there:
+            disk.remove(place / name)
+        disk.remove_folder(place)
+        disk.sync_folder(folder)
+
+
+def _labels(folder: Path) -> list[str]:
+    return names(folder) if exists(folder) else []
+
+
+def _content(image: NDArray[Any] | str | Path) -> bytes:
+    """Return a picture as the bytes of a file: as it is, or of an array as PNG."""
+    if isinstance(image, str | Path):
+        check_picture(image)
+        read_picture(image, (8, 8, 3))  # all of it
+        content = read_file(followed(image))
+        if content is None:
+            raise DataError(f"{image} is gone")
+        return content
+    x = np.asarray(image)
+    x = samples_of(x[np.newaxis, ..., np.newaxis] if x.ndim == 2 else x[np.newaxis], name="image")
+    if x.ndim != 4 or x.shape[3] not in (1, 3):
+        raise DataError(f"image: shape {x.shape[1:]}, expected (height, width, 3), or 1, or (height, width)")
+    pixels = x[0] if x.dtype == np.uint8 else np.rint(x[0].clip(0, 1) * 255).astype(np.uint8)
+    return as_png(pixels)
+
+
+def teachable_folder(source: Source | None) -> str | None:
+    """Return the folder of a device's data, for another process; "" for no data, None for data that is no folder."""
+    if source is None:
+        return ""
+    root = _root(source)
+    return None if root is None else str(root.absolute())
+
+
+def _root(source: Source) -> Path | None:
+    """Return the folder that a device's data is, or will be when there is something in it; None for other data."""
+    if not isinstance(source, str | Path) or str(source).partition(":")[0] == USUAL:
+        return None
+    root = followed(Path(source).expanduser())
+    return root if root.is_dir() or not exists(root) else None
