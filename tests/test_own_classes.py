@@ -4,11 +4,13 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gateways import wait_for
 from PIL import Image
 from processes import SPEC, assert_same_run, end, write_config
 from runs import TINY, command_line
@@ -21,6 +23,7 @@ from edgemeta.errors import ConfigError, DataError
 from edgemeta.fed.description import Description
 from edgemeta.fed.messages import admit_evaluation
 from edgemeta.fed.refusal import Refused
+from edgemeta.fed.runs import run_of
 from edgemeta.meta import TrainedModel
 from edgemeta.nn import Dense, Flatten, Model, ReLU
 from edgemeta.nn.files import read_tensors
@@ -158,6 +161,10 @@ def test_the_same_bits_over_http_through_kills(tmp_path: Path) -> None:
     config, served, log = write_config(tmp_path, OWN), tmp_path / "served", tmp_path / "log"
     edgemeta.simulate(config, out=tmp_path / "simulated")
     arguments = ("server", "--config", config, "--state", served)
+
+    def has_finished(rounds: int) -> bool:
+        return (run_of(served) / "history.jsonl").exists() and len(records(served, 0)) >= rounds
+
     server = start(*arguments, "--port", 0, log=log)
     url = server.stdout.readline().split()[-1]
     devices = [
@@ -170,8 +177,7 @@ def test_the_same_bits_over_http_through_kills(tmp_path: Path) -> None:
     ]
     try:
         for finished in (1, 2):
-            while not (served / "history.jsonl").exists() or len(records(served, 0)) < finished:
-                time.sleep(0.01)
+            wait_for(partial(has_finished, finished), 30)
             end(server)
             server = start(*arguments, "--port", url.rpartition(":")[2], log=log)
         assert [device.wait(timeout=30) for device in devices] == [0, 0, 0, 0], log.read_text()
