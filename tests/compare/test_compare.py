@@ -52,10 +52,10 @@ def test_a_comparison_stopped_anywhere_goes_on_and_ends_with_the_same_rows(runs,
 
     scored = work.adapted
 
-    def stopped(ready, theta, ways, k):
+    def stopped(ready, theta, head, ways, k):
         if k == 2:
             raise KeyboardInterrupt
-        return scored(ready, theta, ways, k)
+        return scored(ready, theta, head, ways, k)
 
     monkeypatch.setattr(work, "adapted", stopped)
     assert compare(*runs, "--seeds", "0,1", "--out", "out") == 130
@@ -67,9 +67,9 @@ def test_a_comparison_stopped_anywhere_goes_on_and_ends_with_the_same_rows(runs,
 
     asked = []
 
-    def counted(ready, theta, ways, k):
+    def counted(ready, theta, head, ways, k):
         asked.append(k)
-        return scored(ready, theta, ways, k)
+        return scored(ready, theta, head, ways, k)
 
     monkeypatch.setattr(work, "adapted", counted)
     assert compare(*runs, "--seeds", "0,1", "--out", "out") == 0
