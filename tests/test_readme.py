@@ -7,7 +7,7 @@ import pytest
 from runs import TINY
 
 from edgemeta.cli import commands
-from edgemeta.cli.demo import _over_http
+from edgemeta.cli.demo import _over_http, _things_of_its_own
 from edgemeta.cli.report import Progress
 from edgemeta.config import config_from, to_toml
 from edgemeta.errors import EdgemetaError
@@ -50,6 +50,16 @@ def test_the_demo_runs_a_gateway_and_devices(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "gateway: http://127.0.0.1:" in shown
     assert "round 4/4" in shown
+
+
+@pytest.mark.slow
+def test_the_demo_has_new_devices_name_things_of_their_own():
+    data = {"source": "synthetic:samples=400,size=8", "participants": 4, "held_out": 1, "partition": "iid"}
+    settings = TINY | {"data": data, "phases": TINY["phases"][:1]}
+    shares = _things_of_its_own(config_from(settings), jobs=1)
+    assert list(shares) == ["protonet", "fedavg, the same adaptation"]
+    for share in shares.values():
+        assert 0.34 < share < 1.0  # better than by chance, and not for sure
 
 
 @pytest.mark.slow

@@ -5,9 +5,15 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from edgemeta.config import RunConfig
+
+THINGS, SHOWN, DRAWS = 3, 5, 20
+NEVER = 1_000_000  # rounds: the last model alone is scored
 
 
 @click.command()
@@ -40,6 +46,40 @@ def demo() -> None:
         f"\nAdapted: {config.evaluation.adapt_steps} local steps on {config.evaluation.support} of a participant's own "
         "pictures.\nAll took as many gradients on each participant; alone, a new one is given that whole time, too."
     )
+    click.echo("\nAnd with classes of one's own, in this process ...", err=True)
+    shares = _things_of_its_own(config, jobs)
+    click.echo(
+        f"\nA new device is shown {SHOWN} pictures of each of {THINGS} things, takes no training step, and names new "
+        "ones rightly:\n" + "\n".join(f"    {name:30}{share:6.1%}" for name, share in shares.items())
+    )
+
+
+def _things_of_its_own(config: "RunConfig", jobs: int) -> dict[str, float]:
+    """Return how often new participants name their own things rightly, by what was trained together.
+
+    The adaptation is the same, a mean of features for each thing, and so is the budget of gradients; for FedAvg all
+    participants have named their things alike. Over DRAWS draws of THINGS things, and SHOWN pictures of each.
+    """
+    from dataclasses import replace
+
+    from edgemeta import api
+    from edgemeta.config import OWN
+    from edgemeta.fed.comparison import fedavg_of
+
+    few: dict[str, Any] = {
+        "adaptation": "prototypes",
+        "adapt_steps": None,
+        "episodes": DRAWS,
+        "ways": THINGS,
+        "shots": (SHOWN,),
+    }
+    named = replace(fedavg_of(config), evaluation=replace(config.evaluation, every=NEVER, **few))
+    phases = tuple(replace(phase, algorithm="protonet") for phase in named.phases)
+    own = replace(named, phases=phases, model=replace(named.model, classes=OWN))
+    return {
+        name: api.simulate(run, jobs=jobs).summary["evaluation_new"]["episodes"][0]["accuracy"]["mean"]
+        for name, run in (("protonet", own), ("fedavg, the same adaptation", named))
+    }
 
 
 def _over_http(folder: Path, count: int, source: str, progress: Any) -> Any:
