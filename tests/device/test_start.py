@@ -100,7 +100,8 @@ def test_a_runs_own_embedding_takes_over(tmp_path: Path) -> None:
         while (done := device.step(60, wait_s=1)).kind != "over":
             pass
         assert not begins_with_the_start(tmp_path / "d")
-        device.learn(picture("a key", 10), "a key")
+        device.learn(np.zeros((32, 32, 3), np.uint8), "the night")
+        assert device.classes == ("a key", "my cup", "the door", "the night")
         assert [seen(device, label) for label in COLOURS] == [*COLOURS]
     assert not begins_with_the_start(tmp_path / "d")
 
