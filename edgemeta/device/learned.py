@@ -1,6 +1,6 @@
 """What a device is taught: labelled pictures that count at once, without a training step.
 
-A picture lies in the device's folder of pictures, or, where it was given no data, in the state directory. It is a
+A picture lies in the device's folder of pictures, or, where its data is no folder, in the state directory. It is a
 training sample of later rounds, and never one that is scored.
 """
 
@@ -17,11 +17,12 @@ from edgemeta import disk
 from edgemeta.data.folder import TAUGHT, open_all, training_folder
 from edgemeta.data.pictures import as_png, check_picture, read_picture
 from edgemeta.device.joined import Joined
-from edgemeta.device.own import LEARNED, USUAL, Source
+from edgemeta.device.own import LEARNED, Source, root_of
 from edgemeta.device.personal import InUse, newest
 from edgemeta.device.state import DeviceState
 from edgemeta.device.tasks import Tasks
 from edgemeta.errors import DataError, InputError, ModelFileError, NoDataYet
+from edgemeta.fed.participants import Participant
 from edgemeta.meta import Samples, TrainedModel, load_model, owned
 from edgemeta.meta.adaptations import features, with_prototypes
 from edgemeta.meta.trained import SHIPPED
@@ -94,7 +95,7 @@ class Learning:
         and the first time one of each picture that the device holds. Before an embedding has come from the gateway, it
         is that of the start that ships; where the run has pictures of another shape, it is kept and counts later.
         Raises DataError for what is no picture, a label that is no name, a run whose classes have common names, and
-        data that is no folder; StorageError when it cannot be written.
+        data that is a part of what others have, too; StorageError when it cannot be written.
         """
         with self._turn:
             self._check_open()
@@ -120,7 +121,13 @@ class Learning:
 
     def _hold(self) -> None:
         """Make the model anew of all that the device holds, where there is an embedding to make it with."""
-        self._held = held_by(self._state, self._run, self._tasks.source)
+        run, source = self._run, self._tasks.source
+        found = newest(self._state, run) if run and source is not None and root_of(source) is None else None
+        if run and found:
+            self._held = held_in_part(self._tasks.data(run), run.network, found[0]["theta"], found[1])
+            self._tasks.release()
+        else:
+            self._held = held_by(self._state, run, source)
         if self._held:
             self._in_use.renew(use(self._held, self._state))
 
@@ -188,6 +195,13 @@ def held_in(root: Path, network: Model, theta: Vector, number: int) -> Held:
     return Held(network, theta, number, z, [everything.classes[k] for k in y.tolist()])
 
 
+def held_in_part(part: Participant, network: Model, theta: Vector, number: int) -> Held:
+    """Return what all samples of a device come to, whose data is no folder; with them, what it was taught."""
+    x, y = (np.concatenate([getattr(side, of) for side in (part.train, part.test)]) for of in ("x", "y"))
+    z = features(network, theta, Samples(x, y))
+    return Held(network, theta, number, z, [part.train_set.classes[k] for k in y.tolist()])
+
+
 def picture_shape(network: Model) -> tuple[int, int, int]:
     """Return the shape of a network's pictures; raises DataError where it takes none."""
     if len(network.input_shape) != 3:
@@ -197,13 +211,9 @@ def picture_shape(network: Model) -> tuple[int, int, int]:
 
 
 def folder_of(source: Source | None, state: Path, *, training: bool = True) -> Path:
-    """Return where a device's pictures lie, or those of the training side; raises DataError where that is no folder."""
-    if source is None:
+    """Return where the pictures lie that a device is taught, or those of the training side."""
+    if source is None or (root := root_of(source)) is None:
         return state / LEARNED
-    if (root := _root(source)) is None:
-        raise DataError(
-            "what is taught is a picture in a folder: give this device a folder of pictures as its data, or none"
-        )
     return training_folder(root) if training and exists(root) else root
 
 
@@ -277,13 +287,5 @@ def teachable_folder(source: Source | None) -> str | None:
     """Return the folder of a device's data, for another process; "" for no data, None for data that is no folder."""
     if source is None:
         return ""
-    root = _root(source)
+    root = root_of(source)
     return None if root is None else str(root.absolute())
-
-
-def _root(source: Source) -> Path | None:
-    """Return the folder that a device's data is, or will be when there is something in it; None for other data."""
-    if not isinstance(source, str | Path) or str(source).partition(":")[0] == USUAL:
-        return None
-    root = followed(Path(source).expanduser())
-    return root if root.is_dir() or not exists(root) else None

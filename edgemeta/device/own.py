@@ -2,22 +2,26 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgemeta.config import DataConfig
 from edgemeta.data import Split, from_arrays, open_data, own_classes, with_classes
 from edgemeta.data.arrays import PAIRS, is_pair, kind_of, named_split, own_samples, own_split
-from edgemeta.data.dataset import split_by_content
+from edgemeta.data.dataset import Dataset, split_by_content
 from edgemeta.errors import DataError, NoDataYet
 from edgemeta.fed.participants import Participant, divide, left_over, with_own_classes
+from edgemeta.reading import exists, followed
 
 log = logging.getLogger("edgemeta")
 
 # A SPEC; ((x_train, y_train), (x_test, y_test)) or (x, y), labelled by the names of the run's classes or by positions
 # among them; or a function that returns any of these.
 Source = str | Path | tuple[Any, Any] | Callable[[], Any]
-LEARNED = "learned"  # in a state directory: what was taught where no data was given
+LEARNED = "learned"  # in a state directory: what was taught where the data is no folder
 USUAL = "synthetic"  # where no data is given, and the classes are the run's
 
 
@@ -74,3 +78,22 @@ def _arrays(given: Any, classes: Sequence[str]) -> Split:
     if not len(whole):
         raise NoDataYet("the data is empty: give samples with their labels")
     return split_by_content(whole, whole.digests(), "arrays")
+
+
+def with_learned(part: Participant, learned: Dataset) -> Participant:
+    """Add pictures that a device was taught to the training samples of its own data; both are loaded."""
+    (x, y), (new, labels) = part.train_set.load(), learned.load()
+    if x.dtype != np.uint8:
+        new = new.astype(np.float32) / np.float32(255)
+    names = [part.train_set.classes[k] for k in y.tolist()] + [learned.classes[k] for k in labels.tolist()]
+    classes = tuple(sorted({*part.train_set.classes, *learned.classes}))
+    train = with_classes(from_arrays(np.concatenate([x, new]), names), classes)
+    return replace(part, train_set=train, test_set=with_classes(part.test_set, classes))
+
+
+def root_of(source: Source) -> Path | None:
+    """Return the folder that a device's data is, or will be when there is something in it; None for other data."""
+    if not isinstance(source, str | Path) or str(source).partition(":")[0] == USUAL:
+        return None
+    root = followed(Path(source).expanduser())
+    return root if root.is_dir() or not exists(root) else None

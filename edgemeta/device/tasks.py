@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgemeta.data.folder import open_all
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard
 from edgemeta.device.joined import Joined
-from edgemeta.device.own import LEARNED, Source, own_part
+from edgemeta.device.own import LEARNED, Source, own_part, root_of, with_learned
 from edgemeta.device.state import DeviceState
 from edgemeta.errors import DataError, ModelFileError, StorageError
 from edgemeta.fed.client import finish, local_steps
@@ -24,7 +25,7 @@ from edgemeta.fed.progress import Stage
 from edgemeta.meta import LocalState, begin, evaluate, steps_in
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Vector
-from edgemeta.reading import exists
+from edgemeta.reading import exists, names
 from edgemeta.storage import set_aside, write_atomic
 
 log = logging.getLogger("edgemeta")
@@ -227,9 +228,14 @@ class Tasks:
 
     def _own(self, of: Description, number: int, *, cut: bool) -> Participant:
         shape = of.network.input_shape
-        learned = self._state.path / LEARNED
-        source = learned if self._source is None and exists(learned) else self._source
-        return own_part(source, shape, of.classes, of.data, of.seed, number, cut=cut)
+        learned, source = self._state.path / LEARNED, self._source
+        if source is None and exists(learned):
+            source = learned
+        part = own_part(source, shape, of.classes, of.data, of.seed, number, cut=cut)
+        beside = source is not None and root_of(source) is None and not of.classes and exists(learned)
+        if not beside or cut or not names(learned):
+            return part
+        return with_learned(part, open_all(learned, (shape[0], shape[1], shape[2])))
 
     def _local_state(self, run: Joined, work: Work, vectors: dict[str, Vector]) -> LocalState:
         if self._local is None:

@@ -204,16 +204,34 @@ def test_without_data_the_state_directory_keeps_what_is_taught(place: Path) -> N
     with edgemeta.Device(AWAY, place / "later", place / "other") as device:  # a folder that is yet to be filled
         device.learn(picture("blue"), "thing")
         assert [path.name for path in (place / "later").iterdir()] == ["thing"]
-    arrays = (picture("red")[np.newaxis], ["a"])
-    for i, (data, part, message) in enumerate(
-        [
-            ("synthetic", None, "a folder of pictures as its data, or none"),
-            (arrays, None, "a folder of pictures as its data, or none"),
-            (place / "data", 0, "takes a part of a data set that is cut"),
-        ]
+    with (
+        edgemeta.Device(AWAY, place / "data", place / "part", partition_id=0) as device,
+        pytest.raises(DataError, match="takes a part of a data set that is cut"),
     ):
-        with (
-            edgemeta.Device(AWAY, data, place / f"other-{i}", partition_id=part) as device,
-            pytest.raises(DataError, match=message),
-        ):
-            device.learn(picture("blue"), "thing")
+        device.learn(picture("blue"), "thing")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_beside_arrays_what_is_taught_is_kept_counts_and_is_trained_on(place: Path, kind: Any) -> None:
+    x = np.stack([picture(colour, i) for colour in ("red", "green") for i in range(20)])
+    x = x if kind is np.uint8 else (x / 255).astype(kind)
+    whole = (x, ["cup"] * 20 + ["door"] * 20)
+    for source in (whole, lambda: whole):
+        shutil.rmtree(place / "state" / "learned", ignore_errors=True)
+        url = json.loads((place / "state" / "device.json").read_text())["server"]
+        with edgemeta.Device(url, source, place / "state", "board") as device:
+            assert device._run is not None
+            before = device._tasks.data(device._run)
+            for i in range(3):
+                device.learn(picture("blue", i, 16), "my key")
+            assert device.classes == ("cup", "door", "my key")
+            assert [seen(device, colour) for colour in COLOURS] == ["cup", "door", "my key"]
+            part = device._tasks.data(device._run)
+            assert (part.train.size, part.test.size) == (before.train.size + 3, before.test.size)
+            new = part.train.x[part.train.y == 2]
+            assert (new.shape, new.dtype) == ((3, 8, 8, 3), kind)
+            assert new.max() <= (255 if kind is np.uint8 else 1)
+            assert not (part.test.y == 2).any()
+        with edgemeta.Device(url, source, place / "state", "board") as device:
+            device.forget("my key")
+            assert device.classes == ("cup", "door")
