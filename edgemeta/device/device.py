@@ -17,7 +17,7 @@ from edgemeta.device import joined
 from edgemeta.device.calls import Answer, Away, Gateway
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard, NoMemory
-from edgemeta.device.joined import Joined, check_let_in, joined_before, joins_by, read_joined
+from edgemeta.device.joined import NOWHERE, Joined, check_let_in, joined_before, joins_by, read_joined
 from edgemeta.device.learned import Learning, teachable_folder
 from edgemeta.device.own import Source
 from edgemeta.device.pace import LONGEST_S, Pace, trouble
@@ -42,12 +42,13 @@ class Device(Learning):
     """One device and its state directory, for one process at a time. Threads may share it: `predict` waits for nobody.
 
     server: the gateway's URL; join: a join file instead, which says that, this device's name, the token that proves it
-    and the certificate to trust. data: a SPEC (a folder is read again for each task, so it may grow), arrays (x, y) or
-    ((x_train, y_train), (x_test, y_test)) labelled by the names of the run's classes or by indices into them, or a
-    function that returns any of these. name: what the gateway calls this device; the host's name, when None.
-    partition_id: of the data, take this part under the run's partition. profile: a file of limits
-    (`edgemeta.device.profile`; not its nice level, as the process is the caller's). rng: draws the jitter between
-    tries. Raises ConfigError for a malformed URL, StorageError when the state cannot be written or is in use.
+    and the certificate to trust. Without both it works offline: it is taught, and predicts. data: a SPEC (a folder is
+    read again for each task, so it may grow), arrays (x, y) or ((x_train, y_train), (x_test, y_test)) labelled by the
+    names of the run's classes or by indices into them, or a function that returns any of these. name: what the gateway
+    calls this device; the host's name, when None. partition_id: of the data, take this part under the run's partition.
+    profile: a file of limits (`edgemeta.device.profile`; not its nice level, as the process is the caller's). rng:
+    draws the jitter between tries. Raises ConfigError for a malformed URL, StorageError when the state cannot be
+    written or is in use.
     """
 
     def __init__(
@@ -73,24 +74,27 @@ class Device(Learning):
         self._state = DeviceState(Path(state))
         self._in_use = InUse(self._state)
         self._tasks = Tasks(self._state, data, partition_id, Guard(self._profile.memory_mb), clock)
+        self._alone = joins.url == NOWHERE
         try:
-            self._identity = self._state.identity()
+            kept = self._state.identity()
+            asked = replace(
+                kept,
+                server=kept.server if self._alone else joins.url,
+                name=joins.name or name or kept.name or socket.gethostname(),
+                partition_id=partition_id,
+                # A newer token is used at once, so that the gateway can drop the older one.
+                token=hashlib.sha256(self._token.encode()).hexdigest() if self._token else kept.token,
+            )
+            # Whoever moved to another gateway, or is to be another device, joins first and then sees what is of use.
+            self._run = joined_before(kept, self._profile.threads) if asked == kept else None
+            self._known = self._run is not None  # by the gateway, as far as we know
+            folder = None if partition_id is not None else teachable_folder(data)
+            self._identity = replace(asked, folder=folder)  # kept when it joins
+            if self._alone and self._identity != kept:
+                self._state.save_identity(self._identity)
         except BaseException:
             self._state.close()
             raise
-        asked = replace(
-            self._identity,
-            server=joins.url,
-            name=joins.name or name or self._identity.name or socket.gethostname(),
-            partition_id=partition_id,
-            # A newer token is used at once, so that the gateway can drop the older one.
-            token=hashlib.sha256(self._token.encode()).hexdigest() if self._token else self._identity.token,
-        )
-        # Whoever moved to another gateway, or is to be another device, joins first and then sees what is still of use.
-        self._run = joined_before(self._identity, self._profile.threads) if asked == self._identity else None
-        self._known = self._run is not None  # by the gateway, as far as we know
-        folder = None if partition_id is not None else teachable_folder(data)
-        self._identity = replace(asked, folder=folder)  # kept when it has joined
 
     def __enter__(self) -> "Device":
         return self
@@ -127,6 +131,8 @@ class Device(Learning):
         """
         with self._turn:
             self._check_open()
+            if self._alone:
+                raise InputError("this device was given no gateway: make it with server=URL or join=FILE")
             if (left := self._pace.left_s) > 0:
                 return Done(Kind.WAITING, f"waiting {left:.1f} s before the next try", left)
             return self._try(budget_s, wait_s, wake_s)
@@ -277,8 +283,8 @@ class Device(Learning):
         self._keep(personal=number)
 
     def _fetch_model(self) -> None:
-        if self._run is None:
-            raise Away("this device has not joined")
+        if self._run is None or self._alone:
+            raise Away("this device has not joined, or was given no gateway")
         self._good(self._call("GET", "/v1/model", into=self._state.model))
 
     def _call(self, method: str, path: str, **how: Any) -> Answer:

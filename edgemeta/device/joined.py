@@ -15,6 +15,7 @@ from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
 from edgemeta.nn import Model
 
+NOWHERE = "http://nowhere.invalid"  # the gateway of a device that has none: no such name ever resolves (RFC 2606)
 REFUSED = (401, 403, 409, 422, 426)  # answers that asking again would not change
 
 
@@ -87,13 +88,14 @@ def joined_before(identity: Identity, threads: int = 1) -> Joined | None:
 
 
 def joins_by(server: str | None, join: str | Path | None, name: str | None) -> JoinFile:
-    """Return what a join file says, or as much as the gateway's URL does. Raises ConfigError for both and for neither.
+    """Return what a join file says, or as much as the gateway's URL does, or NOWHERE. Raises ConfigError for both.
 
     name: what the device is to be called; a join file says that.
     """
-    if (server is None) == (join is None):
+    if server is not None and join is not None:
         raise ConfigError("a device takes the gateway's URL or a join file, and not both")
-    joins = JoinFile(with_port(server or ""), "", "") if join is None else read_join_file(join)
+    url = NOWHERE if server is None else with_port(server)
+    joins = JoinFile(url, "", "") if join is None else read_join_file(join)
     if join is not None and name not in (None, joins.name):
         raise ConfigError(f"the join file {join} is for '{joins.name}', and not for '{name}': leave out the name")
     return joins

@@ -21,9 +21,10 @@ from edgemeta.device.own import LEARNED, USUAL, Source
 from edgemeta.device.personal import InUse, newest
 from edgemeta.device.state import DeviceState
 from edgemeta.device.tasks import Tasks
-from edgemeta.errors import DataError, InputError, NoDataYet
-from edgemeta.meta import Samples, TrainedModel, owned
+from edgemeta.errors import DataError, InputError, ModelFileError, NoDataYet
+from edgemeta.meta import Samples, TrainedModel, load_model, owned
 from edgemeta.meta.adaptations import features, with_prototypes
+from edgemeta.meta.trained import SHIPPED
 from edgemeta.names import class_name
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.given import samples_of
@@ -74,12 +75,16 @@ class Learning:
         """Return probabilities (classes,) of one image (H, W, C), or (B, classes) of a batch; needs no gateway.
 
         With the personalised model; before there is one, with the newest global model that has come. Raises DataError
-        when none has come yet, for another shape, and for values neither of bytes nor from 0 to 1; StorageError.
+        when none has come yet and nothing was taught, for another shape, and for values neither of bytes nor from 0 to
+        1; StorageError.
         """
         self._check_open()
         personal = self._in_use.model(self._run)
         if personal is None:
-            raise DataError("no model has come from the gateway yet: call step() until a task has come")
+            raise DataError(
+                "no model has come from the gateway yet, and nothing was taught: call step() until a task has come, or "
+                "learn(image, label)"
+            )
         probabilities, shape = personal.predict(image), personal.network.input_shape
         return probabilities[0] if np.shape(image) in (shape, shape[:2]) else probabilities
 
@@ -87,9 +92,10 @@ class Learning:
         """Take a labelled picture: when this returns it is on disk, and `predict` knows it.
 
         image: a picture's file, or an array (H, W, C) of any size, as `predict` takes them. It costs one forward pass,
-        and the first time one of each picture that the device holds. Before a model has come, it is kept and counts
-        later. Raises DataError for what is no picture, a label that is no name, a run whose classes have common names,
-        and data that is no folder; StorageError when it cannot be written.
+        and the first time one of each picture that the device holds. Before an embedding has come from the gateway, it
+        is that of the start that ships; where the run has pictures of another shape, it is kept and counts later.
+        Raises DataError for what is no picture, a label that is no name, a run whose classes have common names, and
+        data that is no folder; StorageError when it cannot be written.
         """
         with self._turn:
             self._check_open()
@@ -133,12 +139,29 @@ def check_teachable(run: Joined | None) -> None:
 
 
 def held_by(state: DeviceState, run: Joined | None, source: Source | None) -> Held | None:
-    """Return what a device holds under the newest embedding that has come; None before one has."""
-    found = newest(state, run) if run and run.network.embeds else None
-    if not (run and found):
+    """Return what a device holds under the newest embedding that has come, before one has under the start that ships.
+
+    None where neither is of use.
+    """
+    if run and not run.network.embeds:
         return None
     root = folder_of(source, state.path, training=False)
-    return held_in(root, run.network, found[0]["theta"], found[1])
+    if run and (found := newest(state, run)):
+        return held_in(root, run.network, found[0]["theta"], found[1])
+    start = _start_for(state, run)
+    return held_in(root, start.network, start.theta, start.round) if start else None
+
+
+def _start_for(state: DeviceState, run: Joined | None) -> TrainedModel | None:
+    """Return the start that ships, but for a run of pictures of another shape, and a device that has had a run's."""
+    start = load_model(SHIPPED)
+    if run and run.network.input_shape != start.network.input_shape:
+        return None
+    try:
+        used = load_model(state.personal)
+    except ModelFileError:
+        return start
+    return start if np.array_equal(used.theta[: start.theta.size], start.theta) else None
 
 
 def use(held: Held, state: DeviceState) -> TrainedModel | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgemeta.device.device import Device
 from edgemeta.device.joined import joined_before
 from edgemeta.device.learned import check_teachable, folder_of, held_by, keep, use
 from edgemeta.device.state import FORMAT, DeviceState, Identity
@@ -14,12 +15,13 @@ from edgemeta.storage import read_kept
 def teach(state: Path, images: Sequence[Path], label: str) -> tuple[int, tuple[str, ...]]:
     """Keep labelled pictures for the device of a state directory, and return how many are new, and its classes.
 
-    While the device is running, it makes its own model of them with its next task, and the classes are those of now.
-    Raises ConfigError where there is no device, and what `Device.learn` raises.
+    Where there is no device yet, one is made that has no gateway. While the device is running, it makes its own model
+    of them with its next task, and the classes are those of now. Raises what `Device` and its `learn` raise.
     """
     identity = read_kept(state / "device.json", Identity, FORMAT, "start the device again")
     if identity is None:
-        raise ConfigError(f"{state} is no device's state directory: give the --state of 'edgemeta client'")
+        Device(state=state).close()
+        identity = Identity(folder="")
     if identity.folder is None:
         raise ConfigError(f"the device of {state} has no folder of pictures as its data: start it once with one")
     run = joined_before(identity)

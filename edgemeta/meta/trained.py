@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgemeta.config import PRESETS
 from edgemeta.errors import DataError, DivergedError, InputError, ModelFileError
 from edgemeta.meta.adaptations import Own, Steps, adaptation_of
 from edgemeta.meta.evaluation import LOSS_CEILING, SCORE_BATCH, outputs_of, score
@@ -18,6 +19,8 @@ from edgemeta.nn.files import load_parameters, save_model
 from edgemeta.nn.given import positions, read_labels, refuse_numbers, samples_of, targets_of
 from edgemeta.reading import followed
 
+START = "start"  # the model that ships, wherever a model file is asked for
+SHIPPED = PRESETS / f"{START}.safetensors"  # beside the preset that it was made with
 HIGHEST_LR = 1e38  # beyond it is what float32 cannot hold
 
 
@@ -136,10 +139,14 @@ def load_model(path: str | Path, threads: int = 1) -> TrainedModel:
     """Return the model in a file; raises ModelFileError that says what is wrong with it, StorageError when it cannot be
     read.
 
+    path: a file, or "start" for the embedding that ships; a file of that name in the working directory goes before it.
     threads: how many share the model's work; any number gives the same bits.
     """
     if not isinstance(path, str | os.PathLike):
         raise ModelFileError(f"a model file is named by its path, and not by {path!r}")
-    network, theta, classes, round_number = load_parameters(followed(Path(path)))
+    file = Path(path)
+    if file == Path(START) and not file.is_file():
+        file = SHIPPED
+    network, theta, classes, round_number = load_parameters(followed(file))
     network.threads = threads
     return TrainedModel(network, theta, classes, round_number)
