@@ -221,7 +221,7 @@ function nearest(found) {
     figure.append(pictureOf(file, ""), make("figcaption", label));
     row.append(figure);
   }
-  return [make("h3", "The nearest of the pictures that it compared this one with"), row];
+  return [make("h3", "Compared with, the nearest first"), row];
 }
 
 async function look() {

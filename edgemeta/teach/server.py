@@ -29,7 +29,9 @@ def page_of(
     tls, or whoever is on the network teaches the device. Raises InputError when the address cannot be had.
     """
     started: Future[Running] = Future()
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(device, host, port, tls, code, started)), name="page")
+    thread = threading.Thread(
+        target=lambda: asyncio.run(_serve(device, host, port, tls, code, started)), name="page", daemon=True
+    )
     thread.start()
     number, loop, stopped = started.result()
     try:
