@@ -35,7 +35,8 @@ BELOW = {  # room -> the rooms that it may use
     "page": {"names"},
     "compare": CORE | {"api", "jobs", "page"},
     "bench": CORE | {"gateway", "device"},  # what measures both ends is no part of either
-    "cli": CORE | {"gateway", "device", "link", "api", "jobs", "bench", "compare"},
+    "teach": CORE | {"http", "device", "page"},  # the device's page: no device needs it
+    "cli": CORE | {"gateway", "device", "link", "api", "jobs", "bench", "compare", "teach"},
 }
 OTHERS = {"data": {"PIL"}, "bench": {"torch"}, "cli": {"click"}}  # beside NumPy and the standard library
 MOST_LINES = 320
@@ -142,7 +143,7 @@ def test_a_device_loads_no_coordinator_and_no_gateway():
     loaded = modules_after("import edgemeta; edgemeta.Device; import edgemeta.cli; edgemeta.cli.commands.commands")
     assert "edgemeta.device.device" in loaded
     rooms = {name.split(".")[1] for name in loaded}
-    assert not rooms & {"gateway", "http", "api", "bench", "compare", "jobs", "page"}
+    assert not rooms & {"gateway", "http", "api", "bench", "compare", "jobs", "page", "teach"}
     fed = {name.removeprefix("edgemeta.fed.") for name in loaded if name.startswith("edgemeta.fed.")}
     assert not fed & {"coordinator", "directory", "simulation", "aggregate", "plan", "selection", "server_step"}
 

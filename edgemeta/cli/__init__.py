@@ -23,6 +23,7 @@ from edgemeta.cli.model import adapt, evaluate, predict
 from edgemeta.cli.run import run
 from edgemeta.cli.server import server
 from edgemeta.cli.simulate import simulate
+from edgemeta.cli.teach import teach
 from edgemeta.errors import EdgemetaError
 from edgemeta.logs import log_to_stderr
 from edgemeta.names import shown
@@ -39,7 +40,7 @@ def commands() -> None:
     """Federated meta-learning for devices that cannot carry PyTorch."""
 
 
-RUN = (simulate, server, client, doctor, learn, compare, run)
+RUN = (simulate, server, client, doctor, learn, teach, compare, run)
 ACCESS = (tls, enroll, devices, revoke, operator_token)
 for command in (*RUN, *ACCESS, evaluate, adapt, predict, bench, data, demo):
     commands.add_command(command)

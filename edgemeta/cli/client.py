@@ -3,13 +3,19 @@
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 from edgemeta.cli import options
+from edgemeta.cli.teach import PORT, opened
 
 BUDGET_S = 1.0  # of local steps between two looks at whether to stop
+PAGE_HOLD_S, PAGE_PAUSE_S = (
+    1.0,
+    0.01,
+)  # of the device's turn, and between two: who teaches it by its page has a turn then
 QUIET = ("waiting", "task")
 ALWAYS = ("joined", "delivered", "discarded", "over")
 
@@ -35,6 +41,12 @@ ALWAYS = ("joined", "delivered", "discarded", "over")
 @click.option(
     "--profile", type=click.Path(path_type=Path), metavar="FILE", help="The board's limits: devices/ has some to take."
 )
+@click.option(
+    "--page", type=click.IntRange(0, 65535), is_flag=False, flag_value=PORT, metavar="[P]", help="Open its page, too."
+)
+@click.option(
+    "--page-host", default="127.0.0.1", show_default=True, metavar="H", help="The address that its page is at."
+)
 @click.option("--once", is_flag=True, help="Do what one round asks for, its training and its evaluation, and exit.")
 @click.option(
     "--for", "seconds", type=click.FloatRange(0.1), metavar="SECONDS", help="Give up after so long, with status 1."
@@ -47,6 +59,8 @@ def client(
     state: Path,
     name: str | None,
     profile: Path | None,
+    page: int | None,
+    page_host: str,
     once: bool,
     seconds: float | None,
 ) -> None:
@@ -63,7 +77,11 @@ def client(
     limits = read_profile(profile) if profile else Profile()
     be_nice(limits.nice)
     said, last, signals = Seldom(), "", list[int]()
-    with Device(server, data, state, name, partition_id, join=join, profile=profile) as device:
+    with (
+        Device(server, data, state, name, partition_id, join=join, profile=profile) as device,
+        nullcontext() if page is None else opened(device, state, page_host, page),
+    ):
+        hold_s, pause_s = (limits.hold_s, 0.0) if page is None else (min(limits.hold_s, PAGE_HOLD_S), PAGE_PAUSE_S)
 
         def stop(number: int) -> None:
             if number == signal.SIGALRM:
@@ -88,7 +106,7 @@ def client(
         with beating() as turn:
             while True:
                 turn()
-                done = device.step(BUDGET_S, wait_s=limits.hold_s)
+                done = device.step(BUDGET_S, wait_s=hold_s)
                 if signals:
                     stop(signals[0])
                 if done.kind not in QUIET:
@@ -99,4 +117,4 @@ def client(
                     last = done.kind
                 if done.kind == "over" or (once and done.round_ends):
                     return
-                time.sleep(done.wait_s)
+                time.sleep(max(done.wait_s, pause_s))

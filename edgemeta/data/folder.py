@@ -49,8 +49,9 @@ def open_folder(root: Path, shape: tuple[int, int, int]) -> Split:
     return split_by_content(parts[0].take(there), digests, KIND, len(bad) + there.size - len(digests), tuple(unused))
 
 
-def open_all(root: Path, shape: tuple[int, int, int]) -> Dataset:
-    """Return all pictures of such a folder, of both sides, as one set; raises DataError where there are none."""
+def read_all(root: Path, shape: tuple[int, int, int]) -> tuple[Array, list[str], list[str]]:
+    """Return all pictures of such a folder that can be read, of both sides, as uint8 (N, H, W, C), with the class and
+    the path of each; raises DataError where there are none."""
     places, unused = _places(root)
     found, bad = Pictures(), Bad()
     for place in places:
@@ -58,7 +59,11 @@ def open_all(root: Path, shape: tuple[int, int, int]) -> Dataset:
             found.setdefault(name, []).extend(paths)
     if bad:
         logger.warning("%s: skipped %s", root, listed_files(bad, "no readable picture"))
-    return _dataset(places[0], found, tuple(sorted(found)), shape)
+    everything = _dataset(places[0], found, tuple(sorted(found)), shape)
+    paths = [path for name in everything.classes for path in found[name]]
+    x, read = everything.read(everything.positions, everything.positions)
+    labels = everything.labels[read].tolist()
+    return x, [everything.classes[k] for k in labels], [paths[k] for k in read.tolist()]
 
 
 def training_folder(root: Path) -> Path:

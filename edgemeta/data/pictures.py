@@ -1,8 +1,10 @@
 """One picture file: the one module that uses Pillow, which is loaded when a picture is first decoded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,27 +43,28 @@ def read_picture(path: str | Path, shape: tuple[int, int, int]) -> NDArray[np.ui
     animation it is the first frame. Raises DataError, with the path, for anything that cannot be decoded, and for
     values of more than 16 bits or with a sign, whose white is not known.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    # By its content and not its name: Pillow 13 maps a file that it can name, and then turns some TIFFs wrongly.
+    with _told(str(path)), open(path, "rb") as content:
+        return _stretched(_decoded(content, max(shape[:2])), shape)  # both ways, since EXIF may turn it
 
-    height, width, channels = shape
-    # A damaged picture raises one of a dozen kinds (OSError, SyntaxError, ValueError, struct.error ...), by its format.
-    try:
-        # By its content and not its name: Pillow 13 maps a file that it can name, and then turns some TIFFs wrongly.
-        with open(path, "rb") as content, Image.open(content, formats=FORMATS) as file:
-            side = DRAFT * max(height, width)  # both ways, since EXIF may turn it
-            file.draft(file.mode, (side, side))
-            stored = _stored(file)
-            file.load()
-            # A TIFF is turned while it is loaded, and by older versions of Pillow twice, if one asks.
-            picture = _opaque(file if file.format == "TIFF" else ImageOps.exif_transpose(file), stored)
-            if picture.size != (width, height):
-                picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-            pixels = np.asarray(picture.convert("RGB" if channels == 3 else "L"), np.uint8)
-    except UnidentifiedImageError:
-        raise DataError(f"cannot read {path} as a picture (cannot identify it as {', '.join(FORMATS)})") from None
-    except Exception as error:
-        raise DataError(f"cannot read {path} as a picture ({error or type(error).__name__})") from None
-    return pixels.reshape(shape)
+
+def read_sent_picture(content: bytes, side: int, most_pixels: int) -> NDArray[np.uint8]:
+    """Return a picture that somebody sent, as `read_picture` has it, as uint8 (H, W, 3) of its own proportions.
+
+    side: pixels of the longer side, of what is larger. Raises DataError also for more than most_pixels, which are not
+    decoded: a small file can hold billions.
+    """
+    with _told("what was sent"):
+        picture = _decoded(BytesIO(content), side, most_pixels).convert("RGB")
+        picture.thumbnail((side, side))
+        return np.asarray(picture, np.uint8)
+
+
+def stretched(pixels: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) as `read_picture` would return it from a file."""
+    from PIL import Image
+
+    return _stretched(Image.fromarray(pixels), shape)
 
 
 def as_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -95,6 +98,43 @@ def check_picture(path: str | Path) -> None:
     if not head:
         raise DataError(f"{path} is empty")
     read_picture(path, (1, 1, 1))
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Raise DataError for whatever is wrong with a picture."""
+    from PIL import UnidentifiedImageError
+
+    # A damaged picture raises one of a dozen kinds (OSError, SyntaxError, ValueError, struct.error ...), by its format.
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise DataError(f"cannot read {what} as a picture (cannot identify it as {', '.join(FORMATS)})") from None
+    except Exception as error:
+        raise DataError(f"cannot read {what} as a picture ({error or type(error).__name__})") from None
+
+
+def _decoded(content: BinaryIO, side: int, most_pixels: int | None = None) -> "Image.Image":
+    """Return a picture upright and without transparency, of at least twice `side` where it is larger."""
+    from PIL import Image, ImageOps
+
+    file = Image.open(content, formats=FORMATS)
+    if most_pixels is not None and file.width * file.height > most_pixels:
+        raise ValueError(f"it has {file.width} x {file.height} pixels, and at most {most_pixels} are taken: shrink it")
+    file.draft(file.mode, (DRAFT * side, DRAFT * side))
+    stored = _stored(file)
+    file.load()
+    # A TIFF is turned while it is loaded, and by older versions of Pillow twice, if one asks.
+    return _opaque(file if file.format == "TIFF" else ImageOps.exif_transpose(file), stored)
+
+
+def _stretched(picture: "Image.Image", shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    height, width, channels = shape
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(picture.convert("RGB" if channels == 3 else "L"), np.uint8).reshape(shape)
 
 
 def _stored(file: "Image.Image") -> Stored:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta import disk
-from edgemeta.data.folder import TAUGHT, open_all, training_folder
+from edgemeta.data.folder import TAUGHT, read_all, training_folder
 from edgemeta.data.pictures import as_png, check_picture, read_picture
 from edgemeta.device.joined import Joined
 from edgemeta.device.own import LEARNED, Source, root_of
@@ -38,13 +38,14 @@ MOST_NAME_BYTES = 200  # of a folder's name; file systems take 255
 
 @dataclass
 class Held:
-    """What a device holds, as one model's embeddings: z (N, E), and the N labels."""
+    """What a device holds, as one model's embeddings: z (N, E), and the N labels and pictures' files."""
 
     network: Model
     theta: Vector
     round: int
     z: Vector
     labels: list[str]
+    paths: list[Path]
 
     def model(self) -> TrainedModel:
         """Return the model whose classes are the means of what is held."""
@@ -109,6 +110,7 @@ class Learning:
                 z = self._held.network.forward(self._held.theta, x)
                 self._held.z = np.concatenate([self._held.z, z])
                 self._held.labels.append(folder_name(label))
+                self._held.paths.append(path)
                 self._in_use.renew(use(self._held, self._state))
 
     def forget(self, label: str) -> None:
@@ -183,16 +185,15 @@ def use(held: Held, state: DeviceState) -> TrainedModel | None:
 def held_in(root: Path, network: Model, theta: Vector, number: int) -> Held:
     """Return what all pictures of a folder come to, one forward pass each; raises DataError for another folder."""
     shape = picture_shape(network)
-    nothing = Held(network, theta, number, np.empty((0, network.outputs), np.float32), [])
+    nothing = Held(network, theta, number, np.empty((0, network.outputs), np.float32), [], [])
     if not exists(root):
         return nothing
     try:
-        everything = open_all(root, shape)
+        x, labels, paths = read_all(root, shape)
     except NoDataYet:  # all is forgotten
         return nothing
-    x, y = everything.load()
-    z = features(network, theta, Samples(x, y))
-    return Held(network, theta, number, z, [everything.classes[k] for k in y.tolist()])
+    z = features(network, theta, Samples(x, np.zeros(len(x), np.int64)))
+    return Held(network, theta, number, z, labels, list(map(Path, paths)))
 
 
 def held_in_part(part: Participant, network: Model, theta: Vector, number: int) -> Held:

@@ -9,6 +9,7 @@
     model.safetensors       the latest global model, where it was asked for
     personal.safetensors    the model adapted to this device
     learned/LABEL/          pictures that it was taught, where it was given no data of its own
+    page/                   the certificate of its page, where that is open to other machines
     *.damaged               what was found damaged, as it was
 
 Every file is replaced by a rename. A result without its task is left over from a kill after the gateway had answered.

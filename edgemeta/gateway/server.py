@@ -22,7 +22,6 @@ from edgemeta.fed.runs import config_of, runs
 from edgemeta.fed.scores import Record
 from edgemeta.fed.upload import most_bytes
 from edgemeta.gateway.gateway import Gateway
-from edgemeta.gateway.hosts import names_here
 from edgemeta.gateway.renewal import LOOK_S as RENEWAL_S
 from edgemeta.gateway.renewal import Renewal
 from edgemeta.gateway.roster import Roster
@@ -30,6 +29,7 @@ from edgemeta.gateway.routes import answer
 from edgemeta.gateway.seen import keep_seen
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
 from edgemeta.http.exchange import off_loop
+from edgemeta.http.hosts import names_here
 from edgemeta.http.http1 import Limits
 from edgemeta.http.listener import Listener, bind, serve
 from edgemeta.link.address import is_local
