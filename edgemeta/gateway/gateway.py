@@ -17,12 +17,12 @@ from edgemeta import disk
 from edgemeta.errors import StorageError
 from edgemeta.fed.changes import Change
 from edgemeta.fed.coordinator import Coordinator
+from edgemeta.fed.curves import Curves
 from edgemeta.fed.messages import task_bytes
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.scores import Record
-from edgemeta.gateway.curves import Curves
 from edgemeta.gateway.orders import follow_orders
 from edgemeta.gateway.outgoing import Outgoing, opened
 from edgemeta.gateway.roster import Roster

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from gateways import Device, Gateway, no_gateway_left, own_address, refused
 
-from edgemeta.gateway.curves import MOST, Curves
+from edgemeta.fed.curves import MOST, Curves
 from edgemeta.gateway.metrics import MOST_DEVICES, metrics_of
 from edgemeta.gateway.standings import Doing
 
