@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from edgemeta import __version__
 from edgemeta.errors import StorageError
 from edgemeta.fed.description import Description
 from edgemeta.fed.messages import told
@@ -23,6 +24,7 @@ from edgemeta.http.exchange import Body, FilePart, Response, json_answer
 from edgemeta.http.http1 import Request
 from edgemeta.link.address import is_loopback
 from edgemeta.link.protocol import NUMBER, PROTOCOL, SECONDS_LEFT
+from edgemeta.page.gateway import gateway_page
 from edgemeta.reading import Reader
 
 log = logging.getLogger("edgemeta")
@@ -230,6 +232,11 @@ async def _metrics(gateway: Gateway, request: Request, body: Body) -> Response:
     return Response(200, {"Content-Type": CONTENT_TYPE}, metrics_of(status_of(gateway, time.monotonic())).encode())
 
 
+async def _page(gateway: Gateway, request: Request, _body: Body) -> Response:
+    check_host(request, gateway.hosts)
+    return Response(200, *gateway_page(__version__))  # it says nothing of the run: that it asks for by /status.json
+
+
 async def _healthz(gateway: Gateway, request: Request, _body: Body) -> Response:
     check_host(request, gateway.hosts)
     return json_answer(200, {"ok": True})
@@ -245,9 +252,10 @@ ROUTES: list[tuple[str, str, Route]] = [
     ("GET", "/v1/model", _model),
     ("GET", "/status.json", _status),
     ("GET", "/metrics", _metrics),
+    ("GET", "/", _page),
     ("GET", "/healthz", _healthz),
 ]
-ALWAYS = (_status, _metrics, _healthz)  # are answered however many others there are
+ALWAYS = (_status, _metrics, _page, _healthz)  # are answered however many others there are
 
 
 def _check_operator(gateway: Gateway, request: Request, peer: str) -> None:

@@ -48,8 +48,10 @@ def waiting_for(run: AtWork, name: Callable[[int], str], now: float) -> str:
         return "the run is over"
     what = f"round {progress.round}" + (", evaluation" if progress.stage is Stage.EVALUATE else "")
     if not progress.cohort:
-        joined = f"{len(run.joined)} of {run.quorum} training devices have joined"
-        return f"{what}: {run.shortage or joined}"
+        there = f"{len(run.joined)} of {run.quorum} training devices have joined"
+        if len(run.joined) >= run.quorum:
+            there = "the next request for work opens it"
+        return f"{what}: {run.shortage or there}"
     missing = [name(k) for k in run.missing]
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
     return (
