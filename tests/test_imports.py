@@ -29,7 +29,7 @@ BELOW = {  # room -> the rooms that it may use
     "fed": GROUND | {"nn", "data", "meta"},
     "http": GROUND,
     "link": GROUND,
-    "gateway": CORE | {"http", "link"},  # the two wings know nothing of each other
+    "gateway": CORE | {"http", "link", "page"},  # the two wings know nothing of each other
     "device": CORE | {"link"},
     "api": CORE | {"jobs"},
     "page": {"names"},

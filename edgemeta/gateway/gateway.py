@@ -8,14 +8,16 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from edgemeta import disk
 from edgemeta.errors import StorageError
 from edgemeta.fed.changes import Change
 from edgemeta.fed.coordinator import Coordinator
+from edgemeta.fed.curves import Curves
 from edgemeta.fed.messages import task_bytes
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
@@ -24,6 +26,7 @@ from edgemeta.fed.scores import Record
 from edgemeta.gateway.orders import follow_orders
 from edgemeta.gateway.outgoing import Outgoing, opened
 from edgemeta.gateway.roster import Roster
+from edgemeta.gateway.standings import waiting_for
 from edgemeta.gateway.tokens import Tokens, digest
 from edgemeta.gateway.twins import Twins
 from edgemeta.gateway.waiting import change
@@ -37,12 +40,7 @@ from edgemeta.storage import storing
 log = logging.getLogger("edgemeta")
 
 TICK_S, SHORTEST_S = 1.0, 0.01  # how often the coordinator is asked when nothing happens, and when time is up
-EXPECTED = (
-    Reason.RUN_OVER,
-    Reason.STOPPING,
-    Reason.STORAGE,
-)  # refusals that are part of a run's life, or logged by themselves
-SHOWN = 5  # names of missing devices in a line of the log; the others are counted
+EXPECTED = (Reason.RUN_OVER, Reason.STOPPING, Reason.STORAGE)  # part of a run's life, or logged by themselves
 
 
 class Gateway:
@@ -50,7 +48,7 @@ class Gateway:
 
     on_round: gets the record of each finished round. stopping: no device is to wait any longer. failures: what nobody
     expected, and the run goes on after it. hosts: the names by which others find it, in lower case.
-    asked: returns the run's changes, and the plan with them.
+    asked: returns the run's changes, and the plan with them. earlier: what is shown of the runs before this one.
     """
 
     def __init__(
@@ -61,10 +59,14 @@ class Gateway:
         on_round: Callable[[Record], None] = lambda _: None,
         hosts: Collection[str] = (),
         asked: Callable[[], tuple[Sequence[Change], Plan]] | None = None,
+        earlier: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.coordinator, self.roster, self.tokens, self._on_round = coordinator, roster, tokens, on_round
         self._asked = asked
         self.refusals: Counter[str] = Counter()
+        self.refused_of: defaultdict[int, Counter[str]] = defaultdict(Counter)  # by participant
+        self.curves = Curves(coordinator.directory.history())
+        self.earlier = earlier
         self.certificate: Offered | None = None
         self.listener: Listener | None = None  # once it listens
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
@@ -206,7 +208,7 @@ class Gateway:
     async def _tick(self) -> float:
         """Do what time brings, and return for how long there is nothing more to do."""
         if not self.coordinator.finished and self._waiting.due("", time.monotonic()):
-            log.info("%s", self.waiting_for())
+            log.info("%s", waiting_for(self.coordinator, self.roster.name, time.monotonic()))
         try:
             async with self._turn() as coordinator:
                 await off_loop(self._follow_orders)
@@ -225,6 +227,8 @@ class Gateway:
     def refused(self, refusal: Refused, participant: int | None, peer: str) -> None:
         """Count a refusal, and log it, less and less often for the same reason; participant: None for strangers."""
         self.refusals[refusal.reason] += 1
+        if participant is not None and refusal.reason not in EXPECTED:
+            self.refused_of[participant][refusal.reason] += 1
         due = refusal.reason not in EXPECTED and self._refused.due((participant, refusal.reason), time.monotonic())
         if due:
             who = peer if participant is None else self.roster.name(participant)
@@ -235,29 +239,13 @@ class Gateway:
         if self._storage.due("", time.monotonic()):
             log.error("%s; the run goes on when that works again", shown(str(error), MOST_SAID))
 
-    def waiting_for(self) -> str:
-        """Say in a line what the run is waiting for."""
-        coordinator, progress = self.coordinator, self.coordinator.progress
-        if coordinator.finished:
-            return "the run is over"
-        what = f"round {progress.round}" + (", evaluation" if progress.stage is Stage.EVALUATE else "")
-        if not progress.cohort:
-            joined = f"{len(coordinator.joined)} of {coordinator.quorum} training devices have joined"
-            return f"{what}: {coordinator.shortage or joined}"
-        missing = [self.roster.name(k) for k in coordinator.missing]
-        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        return (
-            f"{what}: {len(progress.cohort) - len(missing)} of {len(progress.cohort)} devices, "
-            f"{coordinator.seconds_left(time.monotonic()):.0f} s left, missing: {', '.join(missing[:SHOWN])}{more}"
-            + (f"; {coordinator.shortage}" if coordinator.shortage else "")
-        )
-
     def _follow_orders(self) -> None:
         """Do what the operator has asked for since the last time: of the run, and of devices."""
         if self._asked is not None:
             self.coordinator.follow(*self._asked(), time.monotonic())
         for participant in follow_orders(self.coordinator, self.roster, self.tokens, time.monotonic()):
             self.heard.pop(participant, None)
+            self.refused_of.pop(participant, None)
             self.twins.forget(participant)
             self.coordinator.own = self.roster.own
 
@@ -313,6 +301,7 @@ class Gateway:
             for record in self.coordinator.directory.history(after=before.history):
                 with self.failures.survived("hook"):
                     if record["round"] >= before.round:
+                        self.curves.add(record)
                         self._on_round(record)
 
     def _wake(self) -> None:

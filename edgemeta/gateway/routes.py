@@ -10,18 +10,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from edgemeta import __version__
 from edgemeta.errors import StorageError
 from edgemeta.fed.description import Description
 from edgemeta.fed.messages import told
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.gateway.hosts import check_host, check_origin
-from edgemeta.gateway.status import status_of
+from edgemeta.gateway.metrics import CONTENT_TYPE, metrics_of
+from edgemeta.gateway.status import status_of, tag_of
 from edgemeta.gateway.waiting import RETRY_S, again_s
 from edgemeta.http.exchange import Body, FilePart, Response, json_answer
 from edgemeta.http.http1 import Request
 from edgemeta.link.address import is_loopback
 from edgemeta.link.protocol import NUMBER, PROTOCOL, SECONDS_LEFT
+from edgemeta.page.gateway import gateway_page
 from edgemeta.reading import Reader
 
 log = logging.getLogger("edgemeta")
@@ -67,7 +70,7 @@ async def answer(gateway: Gateway, request: Request, body: Body) -> Response:
     try:
         check_origin(request, gateway.hosts)
         route, parameters = _route(request)
-        if route not in (_healthz, _status):  # which are answered however many others there are
+        if route not in ALWAYS:
             caller = _caller(gateway, request)
             body.claim(_joining(gateway, request) if caller is None else caller)
             if caller is not None:
@@ -217,7 +220,21 @@ async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
 
 async def _status(gateway: Gateway, request: Request, body: Body) -> Response:
     _check_operator(gateway, request, body.peer)
-    return json_answer(200, status_of(gateway, time.monotonic()))
+    tag = tag_of(gateway)
+    headers = {"ETag": tag, "Cache-Control": "no-store"}
+    if tag in map(str.strip, request.headers.get("if-none-match", "").split(",")):
+        return Response(304, headers)
+    return json_answer(200, status_of(gateway, time.monotonic()), headers)
+
+
+async def _metrics(gateway: Gateway, request: Request, body: Body) -> Response:
+    _check_operator(gateway, request, body.peer)
+    return Response(200, {"Content-Type": CONTENT_TYPE}, metrics_of(status_of(gateway, time.monotonic())).encode())
+
+
+async def _page(gateway: Gateway, request: Request, _body: Body) -> Response:
+    check_host(request, gateway.hosts)
+    return Response(200, *gateway_page(__version__))  # it says nothing of the run: that it asks for by /status.json
 
 
 async def _healthz(gateway: Gateway, request: Request, _body: Body) -> Response:
@@ -234,8 +251,11 @@ ROUTES: list[tuple[str, str, Route]] = [
     ("POST", "/v1/rounds/{round}/diverged", _diverged),
     ("GET", "/v1/model", _model),
     ("GET", "/status.json", _status),
+    ("GET", "/metrics", _metrics),
+    ("GET", "/", _page),
     ("GET", "/healthz", _healthz),
 ]
+ALWAYS = (_status, _metrics, _page, _healthz)  # are answered however many others there are
 
 
 def _check_operator(gateway: Gateway, request: Request, peer: str) -> None:

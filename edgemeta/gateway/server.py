@@ -18,7 +18,7 @@ from edgemeta.fed.changes import Change, changed, read_changes
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.plan import Plan
-from edgemeta.fed.runs import config_of, runs
+from edgemeta.fed.runs import config_of, runs, shown_run
 from edgemeta.fed.scores import Record
 from edgemeta.fed.upload import most_bytes
 from edgemeta.gateway.gateway import Gateway
@@ -27,6 +27,7 @@ from edgemeta.gateway.renewal import Renewal
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.routes import answer
 from edgemeta.gateway.seen import keep_seen
+from edgemeta.gateway.standings import waiting_for
 from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
 from edgemeta.http.exchange import off_loop
 from edgemeta.http.hosts import names_here
@@ -42,6 +43,7 @@ from edgemeta.nn.heads import give_head
 log = logging.getLogger("edgemeta")
 
 SEEN_S = 600.0  # between two times when it is kept who was heard: a card lasts longer for it
+MOST_EARLIER = 20  # runs that a status lists beside the one at work
 LOOK_S = 0.2  # between two looks for a run that follows one that is over
 
 
@@ -129,10 +131,11 @@ def _opened(
         plan, network, None, directory, roster.names, time.monotonic(), name=roster.name, own=roster.own
     )
     gateway = Gateway(
-        coordinator, roster, tokens, lambda record: on_round(record, coordinator.plan.last_round), hosts, asked
+        *(coordinator, roster, tokens, lambda record: on_round(record, coordinator.plan.last_round), hosts, asked),
+        earlier=_earlier(site),
     )
-    size, waiting_for = network.layout.size, gateway.waiting_for()
-    log.info("run %s in %s: %s with %d parameters; %s", run.name, site, network.name, size, waiting_for)
+    size, awaited = network.layout.size, waiting_for(coordinator, roster.name, time.monotonic())
+    log.info("run %s in %s: %s with %d parameters; %s", run.name, site, network.name, size, awaited)
     if tokens.required:
         log.info("devices join with the token of their join file ('edgemeta enroll'): %d enrolled", tokens.enrolled)
     vectors = [sizes(network, phase.algorithm) for phase in plan.config.phases]
@@ -141,6 +144,15 @@ def _opened(
         files_per_answer=min(max(map(len, vectors)), 2),  # the model, and what goes beside it
     )
     return gateway, limits
+
+
+def _earlier(site: Path) -> list[dict[str, Any]]:
+    """Return what is shown of the runs before the newest one, the last few of them."""
+    shown = []
+    for run in runs(site)[:-1][-MOST_EARLIER:]:
+        with suppress(ConfigError, StorageError):  # a damaged one is not in the way of the run at work
+            shown.append(shown_run(run))
+    return shown
 
 
 async def _note_seen(site: Path, gateway: Gateway) -> None:

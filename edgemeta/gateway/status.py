@@ -1,12 +1,20 @@
 """What a gateway says of itself and its run to whoever looks after it."""
 
+import hashlib
+import json
+import shutil
 import time
+from contextlib import suppress
 from typing import Any
 
 from edgemeta import __version__
 from edgemeta.gateway.gateway import Gateway
+from edgemeta.gateway.memory import resident_bytes
+from edgemeta.gateway.standings import doing, waiting_for
 from edgemeta.link.protocol import PROTOCOL
 from edgemeta.link.trust import Offered
+
+STARTED = time.monotonic()
 
 
 def certificate_of(offered: Offered | None, now: float) -> dict[str, Any] | None:
@@ -16,18 +24,33 @@ def certificate_of(offered: Offered | None, now: float) -> dict[str, Any] | None
 
 def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
     """Return the status, ready for JSON (the protocol page names its fields); now: seconds, of the gateway's clock."""
+    free = None
+    with suppress(OSError):
+        free = shutil.disk_usage(gateway.coordinator.directory.path).free
+    machine = {"uptime_s": round(now - STARTED), "memory_bytes": resident_bytes(), "disk_free_bytes": free}
+    return _facts(gateway, now) | machine
+
+
+def tag_of(gateway: Gateway) -> str:
+    """Return an ETag of the status: it is the same as long as nothing has changed but what passing time changes."""
+    facts = json.dumps(_facts(gateway, 0.0)).encode()  # ages and times left are then when something was, or will be
+    return f'W/"{hashlib.blake2b(facts, digest_size=12).hexdigest()}"'
+
+
+def _facts(gateway: Gateway, now: float) -> dict[str, Any]:
     coordinator, progress, roster = gateway.coordinator, gateway.coordinator.progress, gateway.roster
-    heard, missing = gateway.heard, gateway.coordinator.missing
+    heard, missing, plan = gateway.heard, coordinator.missing, coordinator.plan
+    words, counted = doing(coordinator, roster.names), progress.counted
     return {
         "protocol": PROTOCOL,
         "version": __version__,
         "run": coordinator.directory.path.name,
-        "waiting_for": gateway.waiting_for(),
+        "waiting_for": waiting_for(coordinator, roster.name, now),
         "round": progress.round,
-        "last_round": coordinator.plan.last_round,
+        "last_round": plan.last_round,
         "stage": progress.stage,
         "seconds_left": round(coordinator.seconds_left(now), 1) if progress.cohort else None,
-        "participants": coordinator.plan.config.data.participants,
+        "participants": plan.config.data.participants,
         "joined": len(roster.names),
         "cohort": [roster.name(k) for k in progress.cohort],
         "delivered": len(progress.cohort) - len(missing),
@@ -36,12 +59,29 @@ def status_of(gateway: Gateway, now: float) -> dict[str, Any]:
         "copied": [roster.name(k) for k in sorted(gateway.twins.found)],
         "wakes": {roster.name(k): wake_s for k, wake_s in sorted(coordinator.members.wakes.items())},
         "devices": [
-            {"name": name, "participant": k, "heard_s": round(now - heard[k], 1) if k in heard else None}
+            {
+                "name": name,
+                "participant": k,
+                "heard_s": round(now - heard[k], 1) if k in heard else None,
+                "doing": words[k],
+                "trains": plan.trains(k),
+                "counted": counted.get(str(k), 0),
+                "refusals": dict(gateway.refused_of.get(k, {})),
+            }
             | ({"classes": coordinator.classes.get(k)} if coordinator.model.embeds else {})
             for k, name in sorted(roster.names.items())
         ],
+        "model": coordinator.model.name,
+        "parameters": coordinator.model.layout.size,
+        "classes": len(plan.config.model.names) or None,
+        "phases": [
+            {"name": phase.name, "algorithm": phase.algorithm, "rounds": phase.rounds} for phase in plan.config.phases
+        ],
+        "curves": gateway.curves.to_json(),
+        "earlier": [*gateway.earlier],
         "connections": gateway.listener and gateway.listener.connections,
         "certificate": certificate_of(gateway.certificate, time.time()),
+        "tokens": gateway.tokens.required,
         "refusals": dict(gateway.refusals + gateway.listener_refusals),
         "errors": dict(gateway.failures.counts),
         **gateway.traffic,

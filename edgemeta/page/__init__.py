@@ -1,1 +1,1 @@
-"""What a browser gets: pages of one file that ask no network, run no script, and are read on a phone or printed."""
+"""What a browser gets: pages of one file that need nothing beside it, and are read on a phone or printed."""

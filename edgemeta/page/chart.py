@@ -21,16 +21,19 @@ class Curve(NamedTuple):
     points: Sequence[tuple[float, float, float, float]]
 
 
-def chart(title: str, across: str, curves: Sequence[Curve]) -> str:
-    """Return a figure of curves with values from 0 to 1 over x; across: what x is.
+def chart(title: str, across: str, curves: Sequence[Curve], *, shares: bool = True) -> str:
+    """Return a figure of curves over x, with values from 0; across: what x is; shares: values are 0 to 1, shown in %.
 
     The band about a curve is from the lowest to the highest. A curve's place in `curves` decides its colour and dashes.
     """
     points = [point for curve in curves for point in curve.points]
     most = max((point[0] for point in points), default=0) or 1
     highest = max((point[3] for point in points), default=0) or 1
-    step_x, step_y = _step(most), 0.2 if highest > 0.5 else 0.1
-    top = min(1.0, math.ceil(highest / step_y) * step_y)
+    step_x, step_y = _step(most), (0.2 if highest > 0.5 else 0.1) if shares else _step(highest)
+    top = min(1.0 if shares else math.inf, math.ceil(highest / step_y - 1e-9) * step_y)
+
+    def said(y: float, digits: int = 0) -> str:
+        return f"{100 * y:.{digits}f} %" if shares else short(y)
 
     def at(x: float, y: float) -> str:
         return (
@@ -38,15 +41,15 @@ def chart(title: str, across: str, curves: Sequence[Curve]) -> str:
         )
 
     parts = [_across(step_x * i, at(step_x * i, 0)) for i in range(int(most / step_x + 1e-9) + 1)]
-    parts += [_up(step_y * i, at(0, step_y * i)) for i in range(int(top / step_y + 1e-9) + 1)]
+    parts += [_up(said(step_y * i), at(0, step_y * i)) for i in range(int(top / step_y + 1e-9) + 1)]
     for i, curve in enumerate(curves):
         if curve.points:
             parts += _drawn(i, [at(x, y) for x, y, _, _ in curve.points], _band(curve, at))
-    said = text(f"{title}: " + "; ".join(f"{c.name} ends at {100 * c.points[-1][1]:.1f} %" for c in curves if c.points))
+    ends = "; ".join(f"{curve.name} ends at {said(curve.points[-1][1], 1)}" for curve in curves if curve.points)
     label = f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{text(across)}</text>'
     return (
         f'<figure><figcaption>{text(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{said}">{"".join(parts)}{label}</svg></figure>'
+        f'aria-label="{text(f"{title}: {ends}")}">{"".join(parts)}{label}</svg></figure>'
     )
 
 
@@ -91,10 +94,10 @@ def _across(value: float, place: str) -> str:
     )
 
 
-def _up(value: float, place: str) -> str:
+def _up(value: str, place: str) -> str:
     x, y = place.split(",")
     return f'<line class="axis" x1="{x}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>' + (
-        f'<text x="{float(x) - 6:.1f}" y="{float(y) + 4:.1f}" text-anchor="end">{100 * value:.0f} %</text>'
+        f'<text x="{float(x) - 6:.1f}" y="{float(y) + 4:.1f}" text-anchor="end">{value}</text>'
     )
 
 

@@ -478,7 +478,7 @@ def test_a_restart_keeps_devices_sessions_and_what_was_delivered(run):
     device.port = other.port = gateway.port
     assert not incoming(gateway)
     assert device.work() == 204
-    assert device.status()["devices"][1] == {"name": "cam-1", "participant": 1, "heard_s": None}
+    assert device.status()["devices"][1].items() >= {"name": "cam-1", "participant": 1, "heard_s": None}.items()
     session = other.session
     assert other.join()[1]["session"] == session
     assert other.work() == ("train", 1)

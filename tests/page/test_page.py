@@ -1,40 +1,12 @@
 """Pages of one file: well-formed, without a network or a script, and safe with names of others."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
+from markup import Checked
 
 from edgemeta.page.chart import Curve, chart, key, short
 from edgemeta.page.document import document, table
-
-EMPTY = {"meta", "line", "polyline", "polygon", "circle"}
-
-
-class Checked(HTMLParser):
-    """Raises where a tag is closed that is not open; collects what the page refers to."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.seen, self.links, self.shown = [], [], [], []
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.seen.append(tag)
-        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
-        if tag not in EMPTY:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.shown.append(data)
-
 
 CURVES = [Curve("a", [(0, 0.1, 0.1, 0.1), (50, 0.6, 0.5, 0.8)]), Curve("none", []), Curve("c", [(100, 0.2, 0.2, 0.2)])]
 
@@ -75,3 +47,12 @@ def test_numbers_on_an_axis_are_short(value, said):
 
 def test_a_chart_of_one_point_at_the_start_is_drawn():
     assert "<circle" in chart("C", "rounds", [Curve("a", [(0, 0.0, 0.0, 0.0)])])
+
+
+def test_values_that_are_no_shares_have_an_axis_of_their_own():
+    svg = chart("L", "rounds", [Curve("a", [(0, 9.0, 9.0, 9.0), (10, 4.5, 4.5, 4.5)])], shares=False)
+    # Up to 9 there are ticks at 5 and at 10, which is the top: 194 units for 10, so 9 is 174.6 above the line at 204.
+    assert 'points="44.0,29.4 350.0,116.7"' in svg
+    assert ">10</text>" in svg
+    assert "a ends at 4.5" in svg
+    assert "%" not in svg
