@@ -21,6 +21,11 @@ def runs(site: Path) -> list[Path]:
     return [folder / name for name in names(folder) if name.isdecimal()] if exists(folder) else []
 
 
+def is_followed(run: Path) -> bool:
+    """Say whether a run of a site has another one after it."""
+    return run != run_of(run.parent.parent) and run.parent.name == RUNS
+
+
 def run_of(path: Path) -> Path:
     """Return the newest run of a site, and of any other folder that folder: it is a run directory, if anything."""
     there = runs(path)

@@ -22,6 +22,7 @@ from edgemeta.fed.messages import task_bytes
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
+from edgemeta.fed.runs import is_followed
 from edgemeta.fed.scores import Record
 from edgemeta.gateway.orders import follow_orders
 from edgemeta.gateway.outgoing import Outgoing, opened
@@ -61,8 +62,8 @@ class Gateway:
         asked: Callable[[], tuple[Sequence[Change], Plan]] | None = None,
         earlier: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self.coordinator, self.roster, self.tokens, self._on_round = coordinator, roster, tokens, on_round
-        self._asked = asked
+        self.coordinator, self.roster, self.tokens = coordinator, roster, tokens
+        self._on_round, self._asked = on_round, asked
         self.refusals: Counter[str] = Counter()
         self.refused_of: defaultdict[int, Counter[str]] = defaultdict(Counter)  # by participant
         self.curves = Curves(coordinator.directory.history())
@@ -74,8 +75,7 @@ class Gateway:
         self.heard, self.twins = dict[int, float](), Twins()
         self.hosts, self.stopping = hosts, False
         self.failures = Failures(time.monotonic)
-        self._lock = asyncio.Lock()
-        self._changed = asyncio.Event()
+        self._lock, self._changed = asyncio.Lock(), asyncio.Event()
         self._waiting = Seldom(after_s=5.0)
         self._storage, self._refused, self._replaced = Seldom(), Seldom(), Seldom()
         self._numbers = itertools.count()
@@ -150,11 +150,11 @@ class Gateway:
                     outgoing = opened(task.header(coordinator.sizes), coordinator)
                     self.traffic["bytes_down"] += task_bytes(outgoing.header, coordinator.sizes)
                     return outgoing
-            if self.coordinator.finished:
+            if (over := self.coordinator.finished) and not is_followed(self.coordinator.directory.path):
                 raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
             left_s = end - time.monotonic()
-            if self.stopping or left_s <= 0 or not await change(changed, left_s, self.listener):
-                return None
+            if over or self.stopping or left_s <= 0 or not await change(changed, left_s, self.listener):
+                return None  # for now: where another run follows, this gateway is about to serve that one
 
     async def deliver(self, session: str | None, round_number: int, body: Body) -> None:
         """Accept an update: when this returns, it is on disk and will count, or has counted already."""

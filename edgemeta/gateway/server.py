@@ -18,7 +18,7 @@ from edgemeta.fed.changes import Change, changed, read_changes
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory
 from edgemeta.fed.plan import Plan
-from edgemeta.fed.runs import config_of, runs, shown_run
+from edgemeta.fed.runs import config_of, is_followed, runs, shown_run
 from edgemeta.fed.scores import Record
 from edgemeta.fed.upload import most_bytes
 from edgemeta.gateway.gateway import Gateway
@@ -89,7 +89,7 @@ async def run_gateway(
                     _beat(),
                     _renewed(renewal, listener, gateway),
                     _note_seen(site, gateway),
-                    _followed(site, gateway),
+                    _followed(gateway),
                 )
             ]
             try:
@@ -186,15 +186,14 @@ async def _renewed(renewal: Renewal | None, listener: Listener, gateway: Gateway
         await asyncio.sleep(RENEWAL_S)
 
 
-async def _followed(site: Path, gateway: Gateway) -> None:
+async def _followed(gateway: Gateway) -> None:
     """Return when the run is over and another one is there."""
-    run = gateway.coordinator.directory.path
-    newest = run
-    while newest == run:
+    run, followed = gateway.coordinator.directory.path, False
+    while not followed:
         await asyncio.sleep(LOOK_S)
         with suppress(StorageError):  # it is looked at again
-            newest = runs(site)[-1] if gateway.coordinator.finished else run
-    log.info("run %s follows run %s", newest.name, run.name)
+            followed = gateway.coordinator.finished and is_followed(run)
+    log.info("another run follows run %s", run.name)
 
 
 @contextmanager
