@@ -12,10 +12,7 @@ from edgemeta.cli import options
 from edgemeta.cli.teach import PORT, opened
 
 BUDGET_S = 1.0  # of local steps between two looks at whether to stop
-PAGE_HOLD_S, PAGE_PAUSE_S = (
-    1.0,
-    0.01,
-)  # of the device's turn, and between two: who teaches it by its page has a turn then
+PAGE_HOLD_S = 1.0  # for which the gateway may hold back its answer: who teaches the device waits for its turn
 QUIET = ("waiting", "task")
 ALWAYS = ("joined", "delivered", "discarded", "over")
 
@@ -81,7 +78,7 @@ def client(
         Device(server, data, state, name, partition_id, join=join, profile=profile) as device,
         nullcontext() if page is None else opened(device, state, page_host, page),
     ):
-        hold_s, pause_s = (limits.hold_s, 0.0) if page is None else (min(limits.hold_s, PAGE_HOLD_S), PAGE_PAUSE_S)
+        hold_s = limits.hold_s if page is None else min(limits.hold_s, PAGE_HOLD_S)
 
         def stop(number: int) -> None:
             if number == signal.SIGALRM:
@@ -117,4 +114,4 @@ def client(
                     last = done.kind
                 if done.kind == "over" or (once and done.round_ends):
                     return
-                time.sleep(max(done.wait_s, pause_s))
+                time.sleep(done.wait_s)

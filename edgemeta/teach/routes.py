@@ -135,7 +135,7 @@ async def _pair(served: Served, given: bytes) -> Response:
     code = given.decode("ascii", "replace").upper().replace("-", "").replace(" ", "")
     if not hmac.compare_digest(code.encode(), served.code.encode()):
         await asyncio.sleep(WRONG_S)
-        raise Refused(403, "wrong-code", "this is not the pairing code that this device shows on its console")
+        raise Refused(403, "wrong-code", "This is not the pairing code that this device shows on its console")
     cookie = f"{COOKIE}={served.cookie}; Path=/; Secure; HttpOnly; SameSite=Strict"
     return json_answer(200, {"paired": True}, {"Set-Cookie": cookie})
 
