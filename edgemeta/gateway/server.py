@@ -37,6 +37,7 @@ from edgemeta.link.notify import notify, watchdog_s
 from edgemeta.logs import Failures
 from edgemeta.meta.learners import sizes
 from edgemeta.nn.files import load_parameters
+from edgemeta.nn.heads import give_head
 
 log = logging.getLogger("edgemeta")
 
@@ -121,6 +122,8 @@ def _opened(
     directory.load_progress()  # which finds the model again after a power cut
     network = load_parameters(directory.model_path)[0]
     plan = asked()[1]
+    if plan.config.model.most_classes:  # which a model file does not have, as its head is no part of it
+        give_head(network, plan.config.model.most_classes)
     roster = Roster(run / "roster.json", plan.config.data.participants, secrets.token_hex(16))
     coordinator = Coordinator(
         plan, network, None, directory, roster.names, time.monotonic(), name=roster.name, own=roster.own
