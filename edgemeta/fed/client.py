@@ -9,7 +9,8 @@ import numpy as np
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import DivergedError
 from edgemeta.meta import LocalState, Samples, begin, steps_in, take_step
-from edgemeta.meta.learners import LEARNERS, Vectors
+from edgemeta.meta.learner import Vectors
+from edgemeta.meta.learners import LEARNERS
 from edgemeta.meta.rivals import parted
 from edgemeta.nn import Model, Vector
 

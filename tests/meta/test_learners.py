@@ -13,7 +13,12 @@ from gradients import Array
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta import LEARNERS, Samples, begin, take_step
-from edgemeta.meta.learners import GradientAt, descend, fedavg, fomaml, learner, protonet, reptile
+from edgemeta.meta.learner import GradientAt, descend
+from edgemeta.meta.learners import fedavg, fomaml, learner, reptile
+from edgemeta.meta.maml import anil, perfedavg_hf
+from edgemeta.meta.personal_heads import fedbabu
+from edgemeta.meta.protonet import protonet
+from edgemeta.meta.proximal import fedprox
 from edgemeta.nn import Dense, Model, ReLU, Workspace, build
 
 pytestmark = pytest.mark.board
@@ -25,6 +30,10 @@ TABLE = {
     "fomaml": (fomaml, "1703.03400"),
     "reptile": (reptile, "1803.02999"),
     "protonet": (protonet, "1703.05175"),
+    "fedprox": (fedprox, "1812.06127"),
+    "fedbabu": (fedbabu, "2106.06042"),
+    "anil": (anil, "1909.09157"),
+    "perfedavg-hf": (perfedavg_hf, "2002.07948"),
 }
 
 
@@ -39,7 +48,7 @@ def test_the_table_of_names_functions_and_papers() -> None:
         name: (function, [paper]) for name, (function, paper) in TABLE.items()
     }
     for name, entry in LEARNERS.items():
-        assert entry.direct.__name__ == name
+        assert entry.direct.__name__ == name.replace("-", "_")
         assert inspect.getdoc(entry.direct)
         assert learner(name) is entry
     with pytest.raises(ConfigError, match="unknown algorithm 'fomanl': did you mean 'fomaml'"):
