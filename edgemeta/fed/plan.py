@@ -39,6 +39,11 @@ class Plan:
         data = self.config.data
         return range(data.participants - data.held_out, data.participants)
 
+    @property
+    def training(self) -> int:
+        """How many participants train, where that is known from the start."""
+        return max(self.held_out.start, 1)
+
     def trains(self, participant: int) -> bool:
         """Say whether a participant, of those who have joined, trains."""
         return self.is_open or participant < self.held_out.start
@@ -255,6 +260,12 @@ def impossible(config: RunConfig) -> list[str]:
         if value > train and data.participants:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
     complaints += _wrong_learners(config)
+    complaints += [
+        f"algorithm '{phase.algorithm}' keeps a mean over all participants, and data.participants is 0, for as many as "
+        "join: say how many they are"
+        for phase in config.phases
+        if not data.participants and phase.algorithm in LEARNERS and LEARNERS[phase.algorithm].of_all
+    ]
     complaints += [
         f"phases.{i}, algorithm '{phase.algorithm}': {said}"
         for i, phase in enumerate(config.phases)

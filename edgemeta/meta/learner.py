@@ -46,6 +46,8 @@ class Learner:
 
     shared, private: name -> its first value, for the vectors beside theta that travel, and that stay on the device.
     begun: name -> its value when a round begins, given the shared vectors as they came, for what ends with the round.
+    ended: (vectors, shared vectors as they came, recipe, steps) -> those that change when a round's steps are done.
+    of_all: of the shared ones, those that are a mean over all participants, not over those of a round.
     settings: the record of what the learner is told beside the recipe of all. draw: how a step's one batch is drawn,
     (labels, batch size, rng) -> indices; None: in passes over the data. embeds: whether it trains a network that ends
     in an embedding, and asks for no common class names. apart: whether it treats a network's last layer in its own way.
@@ -59,6 +61,8 @@ class Learner:
     private: Mapping[str, Callable[[Model], Vector]] = field(default_factory=dict)
     shared: Mapping[str, Callable[[Model], Vector]] = field(default_factory=dict)
     begun: Mapping[str, Callable[[Vectors], Vector]] = field(default_factory=dict)
+    ended: Callable[[Vectors, Vectors, PhaseConfig, int], Mapping[str, Vector]] = lambda *_: {}
+    of_all: tuple[str, ...] = ()
     settings: type = NoSettings
     draw: Draw | None = None
     embeds: bool = False

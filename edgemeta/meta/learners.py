@@ -13,6 +13,7 @@ from edgemeta.meta.protonet import Prototypes, by_class, protonet
 from edgemeta.meta.proximal import Proximal, begin_start, fedprox
 from edgemeta.meta.rivals import HEAD, begin_head
 from edgemeta.meta.samples import Samples
+from edgemeta.meta.variates import OWN_VARIATE, VARIATE, begin_variate, end_scaffold, no_momentum, scaffold
 from edgemeta.nn import Model, Vector, Workspace
 from edgemeta.records import nearest
 
@@ -63,6 +64,17 @@ LEARNERS: dict[str, Learner] = {
         paper="Li et al. 2020, arXiv:1812.06127",
         begun={"start": begin_start},
         settings=Proximal,
+    ),
+    "scaffold": Learner(
+        scaffold,
+        batches=lambda _: 1,
+        evaluations=lambda _: 1,
+        paper="Karimireddy et al. 2020, arXiv:1910.06378",
+        shared={VARIATE: begin_variate},
+        private={OWN_VARIATE: begin_variate},
+        ended=end_scaffold,
+        of_all=(VARIATE,),
+        unsound=no_momentum,
     ),
     "fedbabu": Learner(
         fedbabu,

@@ -1,6 +1,7 @@
 """The newer learners, each against its definition, worked out by hand or by other means; and what is refused."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ from gradients import Array
 from runs import TINY
 
 import edgemeta
-from edgemeta.config import PhaseConfig
+from edgemeta.config import PhaseConfig, config_from
 from edgemeta.errors import ConfigError
+from edgemeta.fed.client import client_update
+from edgemeta.fed.plan import resolve
 from edgemeta.meta import LEARNERS, Samples, begin, take_step
 from edgemeta.nn import Dense, Flatten, Model, ReLU, Vector, Workspace
+from edgemeta.nn.files import read_tensors
 from edgemeta.nn.heads import head_start
 
 pytestmark = pytest.mark.board
@@ -58,6 +62,37 @@ def test_fedprox_by_hand() -> None:
     # A gradient of 4, and no way gone: 1 - .5. Then one of 2, and 2 (.5 - 1): .5 - .125 (2 - 1).
     recipe = PhaseConfig(algorithm="fedprox", batch_size=1, lr=0.125, settings={"mu": 2.0})
     assert thetas(LINE, recipe, [1.0, 1.0], 2) == [[0.5, 0.5], [0.375, 0.375]]
+
+
+def test_scaffold_by_hand() -> None:
+    # Gradients 4, less 2 of its own, plus 1 of all: 1 - .125 * 3 = .625; then 2.5 - 1: .625 - .125 * 1.5 = .4375. The
+    # mean gradient (4 + 2.5) / 2 = 3.25 is the new own variate, 1.25 above the old one, and so much the other moves.
+    recipe = PhaseConfig(algorithm="scaffold", batch_size=1, lr=0.125, local_steps=2)
+    shared, own = (
+        {"theta": np.array([1.0, 1.0]), "variate": np.array([1.0, 1.0])},
+        {"own_variate": np.array([2.0, 2.0])},
+    )
+    update = client_update(LINE, recipe, shared, own, same(4), np.random.default_rng)
+    assert {name: delta.tolist() for name, delta in update.shared.items()} == {
+        "theta": [-0.5625, -0.5625],
+        "variate": [1.25, 1.25],
+    }
+    assert {name: vector.tolist() for name, vector in update.private.items()} == {"own_variate": [3.25, 3.25]}
+
+
+def test_scaffolds_variate_is_the_mean_of_everyones_own(tmp_path: Path) -> None:
+    """Also of those whom a round did not ask: here two of three are, in each of three rounds."""
+    phase = {"algorithm": "scaffold", "rounds": 3, "local_steps": 2, "batch_size": 4}
+    settings = TINY | {"phases": [phase], "server": {"fraction_fit": 0.6, "clip": "off"}}
+    history = edgemeta.simulate(settings, out=tmp_path).history
+    assert [record["participants"] for record in history[1:]] == [2, 2, 2]
+    own = [np.zeros(0)] * 3
+    for k in range(3):
+        files = sorted((tmp_path / "participants" / f"{k:06d}").glob("private-*.safetensors"))
+        own[k] = read_tensors(files[-1])[0]["own_variate"] if files else np.zeros(1)
+    kept = read_tensors(tmp_path / "rounds" / "000003" / "server.safetensors")[0]["shared.variate"]
+    np.testing.assert_allclose(kept, sum(own) / 3, rtol=1e-4, atol=1e-6)
+    assert np.abs(kept).max() > 1e-3
 
 
 def test_fedbabu_by_hand() -> None:
@@ -126,12 +161,22 @@ def test_perfedavg_where_nothing_is_left_to_learn() -> None:
             r"phases\.0, .*'fedbabu': weight_decay is 0\.1, which would shrink",
         ),
         ({"algorithm": "perfedavg-hf", "inner_steps": 2}, "inner_steps is 2, and its second-order term is that of one"),
+        (
+            {"algorithm": "scaffold", "momentum": 0.9},
+            r"momentum is 0\.9, and a control variate is",
+        ),
         ({"algorithm": "fedprox", "settings": {"mu": -1.0}}, r"settings\.mu is -1\.0: expected at least 0"),
     ],
 )
 def test_what_is_not_sound_is_refused_with_the_reason(phase: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         edgemeta.simulate(TINY | {"phases": [phase]})
+
+
+def test_a_mean_over_all_participants_needs_to_know_how_many_they_are() -> None:
+    config = config_from({"data": {"participants": 0}, "phases": [{"algorithm": "scaffold"}]})
+    with pytest.raises(ConfigError, match="keeps a mean over all participants, and data.participants is 0"):
+        resolve(config, (8, 8, 3), ("a", "b"))
 
 
 @pytest.mark.parametrize("name", [name for name, row in LEARNERS.items() if row.apart])
