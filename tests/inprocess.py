@@ -38,7 +38,8 @@ from edgemeta.gateway.tokens import DEVICES_FILE, Tokens
 from edgemeta.http.exchange import Body, blocks, open_files
 from edgemeta.http.head import Request
 from edgemeta.http.http1 import Data, EndOfMessage
-from edgemeta.meta.learners import LEARNERS, GradientAt, Learner
+from edgemeta.meta.learner import GradientAt, Learner
+from edgemeta.meta.learners import LEARNERS
 from edgemeta.nn import Dense, Model
 
 DEVICES, CLASSES, BLOCK = 2, ("still", "shaking"), 1 << 16

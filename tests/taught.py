@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from edgemeta.meta.learners import LEARNERS, GradientAt, Learner
+from edgemeta.meta.learner import GradientAt, Learner
+from edgemeta.meta.learners import LEARNERS
 
 
 def _counting(model: Any, vectors: Any, batches: Any, recipe: Any, workspace: Any) -> Any:

@@ -109,3 +109,36 @@ def test_the_same_bits_when_the_server_keeps_state_and_two_vectors_travel_throug
     assert kept["shared.count"].tolist() == [12.0] * 3  # four rounds of three steps, by everyone
     assert set(kept) == {"shared.count", "optimizer.mean", "optimizer.square"}
     assert state.read_bytes() == (tmp_path / "simulated" / state.relative_to(run_of(served))).read_bytes()
+
+
+@pytest.mark.parametrize("classes", ["common", "own"])
+def test_every_learner_over_http_with_the_bits_of_one_process(tmp_path, classes):
+    """One phase for each: of two rounds where the first leaves something behind, which the second begins with."""
+    own = classes == "own"
+    learners = [n for n, row in LEARNERS.items() if (row.embeds or row.apart or row.shared if own else not row.embeds)]
+    phase = {"local_steps": 2, "batch_size": 4, "lr": 0.05}
+    rounds = {name: 2 if LEARNERS[name].private else 1 for name in learners}
+    settings = TINY | {
+        "model": {"name": "mlp"} | ({"classes": "own"} if own else {}),
+        "data": TINY["data"] | {"participants": 2, "held_out": 0},
+        "phases": [phase | {"algorithm": name, "rounds": rounds[name]} for name in learners],
+        "evaluation": {"every": 50, "support": 8, "adaptation": "sgd", "adapt_steps": 1},
+    }
+    config, log = write_config(tmp_path, settings), tmp_path / "log"
+    edgemeta.simulate(config, out=tmp_path / "simulated")
+    with gateway(config, tmp_path / "served") as (_, url):
+        devices = [
+            start(
+                *("client", "--server", url, "--data", SPEC, "--partition-id", k),
+                *("--state", tmp_path / f"device{k}", "--name", f"board-{k}"),
+                log=log,
+            )
+            for k in range(2)
+        ]
+        try:
+            assert [device.wait(timeout=60) for device in devices] == [0, 0], log.read_text()
+        finally:
+            end(*devices)
+        assert_same_run(tmp_path / "served", tmp_path / "simulated")
+    ran = [record["algorithm"] for record in records(tmp_path / "served", 1)]
+    assert ran == [name for name in learners for _ in range(rounds[name])]

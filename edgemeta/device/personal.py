@@ -16,7 +16,7 @@ from edgemeta.fed.progress import Stage
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.meta import Own, Samples, TrainedModel, adapt_as, load_model, owned
 from edgemeta.meta.adaptations import begun
-from edgemeta.meta.learners import Vectors
+from edgemeta.meta.learner import Vectors
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Vector
 from edgemeta.nn.files import load_parameters

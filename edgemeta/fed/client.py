@@ -9,8 +9,9 @@ import numpy as np
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import DivergedError
 from edgemeta.meta import LocalState, Samples, begin, steps_in, take_step
-from edgemeta.meta.learners import LEARNERS, Vectors
-from edgemeta.meta.rivals import parted
+from edgemeta.meta.learner import Vectors
+from edgemeta.meta.learners import LEARNERS
+from edgemeta.meta.rivals import joined, parted
 from edgemeta.nn import Model, Vector
 
 Draws = Callable[[int], np.random.Generator]
@@ -53,12 +54,13 @@ def local_steps(model: Model, recipe: PhaseConfig, state: LocalState, data: Samp
 
 def finish(recipe: PhaseConfig, shared: Vectors, state: LocalState, samples: int) -> Update:
     """Return the update of finished local steps; raises DivergedError when it holds what is not finite."""
+    method = LEARNERS[recipe.algorithm]
     with np.errstate(over="ignore", invalid="ignore"):
-        vectors = parted(state.vectors, shared)
+        ended = method.ended(state.vectors, joined(shared), recipe, state.step)
+        vectors = parted(state.vectors | dict(ended), shared)
         deltas = {name: vectors[name] - start for name, start in shared.items()}
     if not all(np.isfinite(delta).all() for delta in deltas.values()):
         raise _diverged(recipe, state.step)
-    method = LEARNERS[recipe.algorithm]
     return Update(
         shared=deltas,
         private={name: v for name, v in vectors.items() if name not in shared and name not in method.begun},

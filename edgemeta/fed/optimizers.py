@@ -52,6 +52,14 @@ class Adam:
     tau: float = number(1e-3, 0, above=True)
 
 
+@dataclass(frozen=True)
+class Adagrad:
+    """lr: the server's rate; tau: how far from dividing by zero."""
+
+    lr: float = number(0.1, 0, above=True)
+    tau: float = number(1e-3, 0, above=True)
+
+
 def sgd(theta: Vector, delta: Vector, kept: Kept, settings: Sgd) -> tuple[Vector, Kept]:
     """theta + lr delta."""
     after = np.float32(settings.lr) * delta
@@ -70,8 +78,31 @@ def adam(theta: Vector, delta: Vector, kept: Kept, settings: Adam) -> tuple[Vect
     first, second = np.float32(settings.beta1), np.float32(settings.beta2)
     mean = first * kept["mean"] + (1 - first) * delta
     square = second * kept["square"] + (1 - second) * delta * delta
-    step = np.float32(settings.lr) * mean / (np.sqrt(square) + np.float32(settings.tau))
-    return theta + step, {"mean": mean, "square": square}
+    return _scaled(theta, mean, square, settings), {"mean": mean, "square": square}
+
+
+def yogi(theta: Vector, delta: Vector, kept: Kept, settings: Adam) -> tuple[Vector, Kept]:
+    """FedYogi: as FedAdam, but v = v - (1 - b2) delta^2 sign(v - delta^2)."""
+    first, second = np.float32(settings.beta1), np.float32(settings.beta2)
+    mean = first * kept["mean"] + (1 - first) * delta
+    new, old = delta * delta, kept["square"]
+    square = old - (1 - second) * new * np.sign(old - new)
+    return _scaled(theta, mean, square, settings), {"mean": mean, "square": square}
+
+
+def adagrad(theta: Vector, delta: Vector, kept: Kept, settings: Adagrad) -> tuple[Vector, Kept]:
+    """FedAdagrad: v = v + delta^2; theta + lr delta / (sqrt v + tau)."""
+    square = kept["square"] + delta * delta
+    return _scaled(theta, delta, square, settings), {"square": square}
+
+
+def _scaled(theta: Vector, mean: Vector, square: Vector, settings: Adam | Adagrad) -> Vector:
+    return theta + np.float32(settings.lr) * mean / (np.sqrt(square) + np.float32(settings.tau))
+
+
+def _moments(theta: Vector, settings: Adam) -> Kept:
+    # Algorithm 2 starts with v = tau^2, and corrects no bias
+    return {"mean": np.zeros_like(theta), "square": np.full_like(theta, settings.tau**2)}
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -82,10 +113,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
         Momentum,
         "Hsu et al. 2019, arXiv:1909.06335 (FedAvgM)",
     ),
-    "adam": Optimizer(  # Algorithm 2 starts with v = tau^2, and corrects no bias
-        lambda theta, settings: {"mean": np.zeros_like(theta), "square": np.full_like(theta, settings.tau**2)},
-        adam,
-        Adam,
-        "Reddi et al. 2021, arXiv:2003.00295 (FedAdam)",
+    "adam": Optimizer(_moments, adam, Adam, "Reddi et al. 2021, arXiv:2003.00295 (FedAdam)"),
+    "yogi": Optimizer(_moments, yogi, Adam, "Reddi et al. 2021, arXiv:2003.00295 (FedYogi)"),
+    "adagrad": Optimizer(
+        lambda theta, settings: {"square": np.full_like(theta, settings.tau**2)},
+        adagrad,
+        Adagrad,
+        "Reddi et al. 2021, arXiv:2003.00295 (FedAdagrad)",
     ),
 }

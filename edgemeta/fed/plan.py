@@ -16,7 +16,7 @@ from edgemeta.fed.scores import Record, new_record
 from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import LEARNERS, checked
 from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Layout, Model, build
-from edgemeta.nn.heads import EMBEDS, give_head
+from edgemeta.nn.heads import EMBEDS, give_head, head_start
 from edgemeta.records import nearest, read_record
 
 CUSTOM = "custom"  # what a network without a name of its own is called
@@ -38,6 +38,11 @@ class Plan:
         """The participants that are scored and never train."""
         data = self.config.data
         return range(data.participants - data.held_out, data.participants)
+
+    @property
+    def training(self) -> int:
+        """How many participants train, where that is known from the start."""
+        return max(self.held_out.start, 1)
 
     def trains(self, participant: int) -> bool:
         """Say whether a participant, of those who have joined, trains."""
@@ -143,7 +148,11 @@ def resolve(
         complaints.append(f"there is one class ({''.join(classes)}): a run needs two or more to tell apart")
     if not complaints:
         try:
-            row = checked(config.evaluation, network or network_of(resolved))
+            made = network or network_of(resolved)
+            for phase in phases:
+                if LEARNERS[phase.algorithm].apart and not own:
+                    head_start(made)
+            row = checked(config.evaluation, made)
             steps = config.evaluation.adapt_steps
             steps = row.steps if steps is None else steps
             how = config.evaluation.adaptation or ("prototypes" if own else None)
@@ -251,6 +260,17 @@ def impossible(config: RunConfig) -> list[str]:
         if value > train and data.participants:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
     complaints += _wrong_learners(config)
+    complaints += [
+        f"algorithm '{phase.algorithm}' keeps a mean over all participants, and data.participants is 0, for as many as "
+        "join: say how many they are"
+        for phase in config.phases
+        if not data.participants and phase.algorithm in LEARNERS and LEARNERS[phase.algorithm].of_all
+    ]
+    complaints += [
+        f"phases.{i}, algorithm '{phase.algorithm}': {said}"
+        for i, phase in enumerate(config.phases)
+        if phase.algorithm in LEARNERS and (said := LEARNERS[phase.algorithm].unsound(phase))
+    ]
     few, classes = config.evaluation, config.model.classes
     if few.episodes and isinstance(classes, tuple) and 0 < len(classes) < few.ways:
         complaints.append(

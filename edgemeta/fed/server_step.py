@@ -92,12 +92,18 @@ def _deltas(
             yield (Scaled(delta, update.scales[name]) if name in update.scales else delta), update.weight
 
 
-def step(server: ServerConfig, theta: Vector, state: ServerState, deltas: Vectors) -> tuple[Vector, ServerState]:
-    """Return the next theta and state: theta takes the optimiser's step, and what travels beside it is added to."""
+def step(
+    server: ServerConfig, theta: Vector, state: ServerState, deltas: Vectors, shares: Mapping[str, float]
+) -> tuple[Vector, ServerState]:
+    """Return the next theta and state: theta takes the optimiser's step, and what travels beside it is added to.
+
+    shares: of a mean over all participants, the share of them that the deltas are of.
+    """
     row = OPTIMIZERS[server.optimizer]
     settings: Any = record_from(row.settings, server.optimizer_settings)
     theta, kept = row.apply(theta, deltas["theta"], state.optimizer or row.init(theta, settings), settings)
-    shared = {name: vector + deltas[name] if name in deltas else vector for name, vector in state.shared.items()}
+    moved = {name: np.float32(shares.get(name, 1)) * delta for name, delta in deltas.items()}
+    shared = {name: vector + moved[name] if name in moved else vector for name, vector in state.shared.items()}
     return theta, ServerState(shared, kept)
 
 
@@ -139,7 +145,8 @@ def advance(
     while len(kept) >= (server.min_fit_clients or 1):
         counted = [Counted(directory.update_path(number, k), weights[k], down[k]) for k in kept]
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is looked at below
-            after = step(server, theta, state, fold(server, recipe, numbers, counted))
+            shares = dict.fromkeys(learner(recipe.algorithm).of_all, len(counted) / plan.training)
+            after = step(server, theta, state, fold(server, recipe, numbers, counted), shares)
         if _is_finite(*after):
             _keep(directory, plan, model, number, *after)
             return Outcome(kept, [k for k in kept if down[k]], [k for k in updates if k not in kept])

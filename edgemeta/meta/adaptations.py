@@ -22,6 +22,7 @@ from edgemeta.nn import Model, Vector
 from edgemeta.nn.heads import body_of, first_outputs, with_head
 from edgemeta.nn.layers import Dense
 from edgemeta.nn.prototypes import fitted_scale, head_of, means
+from edgemeta.nn.ridge import ridge_head
 from edgemeta.records import nearest
 
 FORWARD_BATCH = 32  # samples computed at once: no more memory than training; fixed, as the last bits depend on it
@@ -103,6 +104,14 @@ def prototypes(model: Model, theta: Vector, support: Samples, steps: Steps, rng:
     return Own(own, descended(own, made, Samples(support.x, places), steps, rng), classes)
 
 
+def ridge(model: Model, theta: Vector, support: Samples, _steps: Steps, _rng: np.random.Generator) -> Own:
+    """No step: a head by ridge regression of the classes on the support set's features, in closed form."""
+    body, (classes, places) = body_of(model), _classes(support)
+    weight, bias = ridge_head(features(body, theta, support), places, len(classes))
+    made = np.concatenate([theta[: body.layout.size], weight.ravel(), bias])
+    return Own(with_head(model, len(classes)), made, classes)
+
+
 def with_prototypes(model: Model, theta: Vector, z: Vector, y: Labels) -> Own:
     """Return a model with the head that some samples' features (N, E) and labels (N,) make."""
     classes, centres, _ = means(z, y)
@@ -138,6 +147,13 @@ ADAPTATIONS: dict[str, Adaptation] = {
         steps=0,
         cost="one forward of each sample, whose features are kept; with steps, those of `sgd` too",
         paper="Snell et al. 2017, arXiv:1703.05175; with steps Triantafillou et al. 2020, arXiv:1903.03096",
+    ),
+    "ridge": Adaptation(
+        ridge,
+        steps=0,
+        cost="one forward of each sample, and a singular value decomposition of their features in float64",
+        paper="Bertinetto et al. 2019, arXiv:1805.08136",
+        stepless=True,
     ),
 }
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import DataError
-from edgemeta.meta.learners import GradientAt, Vectors, learner, trained
+from edgemeta.meta.learner import GradientAt, Vectors
+from edgemeta.meta.learners import learner, trained
 from edgemeta.meta.rivals import joined
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace, subtract_scaled

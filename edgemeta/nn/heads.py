@@ -1,5 +1,7 @@
 """A network's last dense layer, its head, apart from the body below it."""
 
+import math
+
 import numpy as np
 
 from edgemeta.errors import InputError
@@ -21,6 +23,13 @@ def body_of(model: Model) -> Model:
     if len(model.layers) < 2 or not isinstance(model.layers[-1], Dense):
         raise InputError(f"{model.name} has no dense layer last, above others: this adaptation works on that layer")
     return Model(model.layers[:-1], model.input_shape, EMBEDS, model.normalization, model.name, model.threads)
+
+
+def head_start(model: Model) -> int:
+    """Return how many of the parameters lie below the head; raises InputError where there is no head."""
+    if not isinstance(model.layers[-1], Dense):
+        raise InputError(f"{model.name} has no dense layer last: this learner treats that layer in its own way")
+    return model.layout.size - sum(math.prod(shape) for _, shape in model.layout.entries[-2:])
 
 
 def with_head(model: Model, outputs: int) -> Model:

@@ -94,7 +94,7 @@ def test_the_configured_adaptation_is_scored_as_the_run_did(runs, monkeypatch):
         assert np.average([one[key] for one in people[:3]], weights=weights) == pytest.approx(last["known"][key])
         assert people[3][key] == last["new"][key]
     some = (1, 5, 20)
-    asked = {"sgd": some, "head": some, "known": (0,), "prototypes": (0, *some)}
+    asked = {"sgd": some, "head": some, "known": (0,), "prototypes": (0, *some), "ridge": (0,)}
     cells = [(cell["adaptation"], cell["steps"], cell["support"]) for cell in people[0]["cells"]]
     assert cells == [(name, k, n) for name, counts in asked.items() for n in (20, 100, 500) for k in counts]
 
@@ -115,7 +115,7 @@ def test_episodes_are_shown(runs, capsys):
     (row,) = rows().values()
     found = {task["adaptation"]: (task["participants"], task["mean"]["mean"]) for task in run["new"]["episodes"]}
     assert found == {few["adaptation"]: (1, few["accuracy"]) for few in row["scores"][3]["few"]}
-    assert list(found) == ["sgd", "head", "known", "prototypes"]
+    assert list(found) == ["sgd", "head", "known", "prototypes", "ridge"]
     assert "Few-shot episodes: new ones" in Path("out/index.html").read_text()
 
 

@@ -46,6 +46,22 @@ def test_adam_by_hand():
     np.testing.assert_allclose(found, [first, second], rtol=1e-6)
 
 
+def test_yogi_by_hand():
+    # v begins at tau² = 4. m = 0.5 (4, -1) = (2, -.5); delta² = (16, 1): above and below v, so v = 4 +- 0.25 delta² =
+    # (8, 3.75). Then nobody moves: m = (1, -.25), and v stays, where Adam's would shrink.
+    first = [1 + 3 * 2 / (8**0.5 + 2), 2 - 3 * 0.5 / (3.75**0.5 + 2)]
+    second = [first[0] + 3 * 1 / (8**0.5 + 2), first[1] - 3 * 0.25 / (3.75**0.5 + 2)]
+    found = steps("yogi", [[4, -1], [0, 0]], lr=3, beta1=0.5, beta2=0.75, tau=2)
+    np.testing.assert_allclose(found, [first, second], rtol=1e-6)
+
+
+def test_adagrad_by_hand():
+    # v = 1 + (8, 3) = (9, 4), then (25, 4) after (4, 0): steps of 2 sqrt 8 / 4, 2 sqrt 3 / 3, and 2 * 4 / 6
+    first = [1 + 2 * 8**0.5 / 4, 2 - 2 * 3**0.5 / 3]
+    found = steps("adagrad", [[8**0.5, -(3**0.5)], [4, 0]], lr=2, tau=1)
+    np.testing.assert_allclose(found, [first, [first[0] + 8 / 6, first[1]]], rtol=1e-6)
+
+
 def test_every_row_names_its_paper_and_starts_from_its_defaults():
     for name, row in OPTIMIZERS.items():
         assert "arXiv:" in row.paper

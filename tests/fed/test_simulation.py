@@ -17,7 +17,8 @@ from edgemeta.errors import ConfigError, DivergedError
 from edgemeta.fed.client import client_update
 from edgemeta.fed.plan import resolve
 from edgemeta.meta import Samples
-from edgemeta.meta.learners import LEARNERS, GradientAt, Learner
+from edgemeta.meta.learner import GradientAt, Learner
+from edgemeta.meta.learners import LEARNERS
 from edgemeta.nn import Dense, Flatten, Model, ReLU
 from edgemeta.nn.files import read_tensors
 

@@ -14,6 +14,7 @@ from edgemeta.meta.adaptations import Steps
 from edgemeta.meta.evaluation import ABSENT_LOSS
 from edgemeta.nn import Dense, Flatten, Model, ReLU, Vector, build, softmax
 from edgemeta.nn.prototypes import fitted_scale
+from edgemeta.nn.ridge import ridge_head
 
 EMBEDDING = Model([Dense(2)], (2,), loss="prototypes")
 NAMED = Model([Dense(2), Dense(3)], (2,))
@@ -44,6 +45,62 @@ def test_prototypes_by_hand() -> None:
     logits = own.model.forward(own.theta, x)
     np.testing.assert_allclose(logits[:, 0] - logits[:, 1], scale * np.array([4, -1, 0.8]), rtol=1e-4)
     assert own.theta[:6].tolist() == IDENTITY
+
+
+def test_ridge_by_hand() -> None:
+    """One sample of each class tells nothing of how to hold the weights: a hundredth, and outputs times 8."""
+    support = Samples(np.array([[3, 0], [1, 0]], np.float32), np.array([2, 5], np.int64))
+    own = adapted("ridge", EMBEDDING, np.array(IDENTITY, np.float32), support)
+    assert own.classes is not None
+    assert own.classes.tolist() == [2, 5]
+    # Around the mean (2, 0) features are +-1, whose squares sum to 2, and targets +-1/2: w = 1 / (2 + 0.01 * 2).
+    views, w = own.model.layout.views(own.theta), 8 / 2.02
+    np.testing.assert_allclose(views["dense2.weight"], [[w, -w], [0, 0]], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(views["dense2.bias"], [4 - 2 * w, 4 + 2 * w], rtol=1e-6)
+    assert own.theta[:6].tolist() == IDENTITY
+
+
+@pytest.mark.parametrize(("count", "width"), [(15, 4), (9, 30)])
+def test_ridge_is_the_regression_that_does_best_on_samples_left_out(count: int, width: int) -> None:
+    rng = np.random.default_rng(5)
+    y = np.arange(count) % 3
+    z = rng.standard_normal((count, width)) + (1.5 if count > width else 4.0) * np.eye(3, width)[y]
+
+    def regression(z: Vector, y: Vector, held: float) -> tuple[Vector, Vector]:
+        targets, inside = np.eye(3)[y], z - z.mean(axis=0)
+        w = np.linalg.solve(inside.T @ inside + held * np.eye(width), inside.T @ (targets - targets.mean(axis=0)))
+        return w, targets.mean(axis=0) - z.mean(axis=0) @ w
+
+    def left_out(held: float) -> Vector:
+        rows = []
+        for i in range(count):
+            rest = np.arange(count) != i
+            w, b = regression(z[rest], y[rest], held)
+            rows.append(z[i] @ w + b)
+        return np.array(rows)
+
+    unit = float(np.square(z - z.mean(axis=0)).sum())
+    held = min((unit * 10.0**k for k in range(-4, 1)), key=lambda held: np.square(left_out(held) - np.eye(3)[y]).sum())
+    scale = max(
+        (2.0**k for k in range(7)), key=lambda s: np.log(softmax(s * left_out(held))[np.arange(count), y]).sum()
+    )
+    w, b = regression(z, y, held)
+    weight, bias = ridge_head(z, y, 3)
+    np.testing.assert_allclose(weight, scale * w, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(bias, scale * b, rtol=1e-9)
+    assert unit * 1e-4 < held < unit  # the choice is not at an end
+    assert 1 < scale < 64
+
+
+@pytest.mark.parametrize("z", [np.ones((3, 2), np.float32), np.array([[1, 2], [1, 2], [3, 4]], np.float32)])
+def test_ridge_of_one_class_or_of_features_that_are_all_alike(z: Vector) -> None:
+    for y in (np.zeros(3, np.int64), np.array([0, 0, 1])):
+        weight, bias = ridge_head(z, y, int(y.max()) + 1)
+        assert np.isfinite(weight).all()
+        assert np.isfinite(bias).all()
+    weight, bias = ridge_head(z[:1], np.zeros(1, np.int64), 1)
+    assert (weight.tolist(), np.isfinite(bias).all()) == ([[0], [0]], True)
+    assert np.isnan(ridge_head(np.full((3, 2), np.inf, np.float32), np.zeros(3, np.int64), 1)[0]).all()
 
 
 def test_a_scale_is_the_likeliest_of_those_that_are_tried() -> None:

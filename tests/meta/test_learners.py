@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from gradients import Array
+from starts import shared
 
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta import LEARNERS, Samples, begin, take_step
-from edgemeta.meta.learners import GradientAt, descend, fedavg, fomaml, learner, protonet, reptile
+from edgemeta.meta.learner import GradientAt, descend
+from edgemeta.meta.learners import fedavg, fomaml, learner, reptile
+from edgemeta.meta.maml import anil, perfedavg_hf
+from edgemeta.meta.personal_heads import fedbabu
+from edgemeta.meta.protonet import protonet
+from edgemeta.meta.proximal import fedprox
+from edgemeta.meta.variates import scaffold
 from edgemeta.nn import Dense, Model, ReLU, Workspace, build
 
 pytestmark = pytest.mark.board
@@ -25,6 +32,11 @@ TABLE = {
     "fomaml": (fomaml, "1703.03400"),
     "reptile": (reptile, "1803.02999"),
     "protonet": (protonet, "1703.05175"),
+    "fedprox": (fedprox, "1812.06127"),
+    "scaffold": (scaffold, "1910.06378"),
+    "fedbabu": (fedbabu, "2106.06042"),
+    "anil": (anil, "1909.09157"),
+    "perfedavg-hf": (perfedavg_hf, "2002.07948"),
 }
 
 
@@ -39,7 +51,7 @@ def test_the_table_of_names_functions_and_papers() -> None:
         name: (function, [paper]) for name, (function, paper) in TABLE.items()
     }
     for name, entry in LEARNERS.items():
-        assert entry.direct.__name__ == name
+        assert entry.direct.__name__ == name.replace("-", "_")
         assert inspect.getdoc(entry.direct)
         assert learner(name) is entry
     with pytest.raises(ConfigError, match="unknown algorithm 'fomanl': did you mean 'fomaml'"):
@@ -62,7 +74,7 @@ def test_every_learner_trains_and_counts_its_gradients(name: str, inner_steps: i
             return super()._backpropagate(*arguments)
 
     theta = model.init(0)
-    state = begin(model, recipe, {"theta": theta}, {})
+    state = begin(model, recipe, shared(model, recipe, theta), {})
     counting = Counting(model.layers, (3,), loss)
     for step in range(60):
         take_step(counting, recipe, state, data, np.random.default_rng([1, step]), Workspace())
@@ -169,7 +181,7 @@ def test_steps_after_the_first_make_no_vector_of_the_models_size(name: str) -> N
     """Not the gradient, nor the adapted parameters, nor what momentum and decay add: the workspace has them."""
     model = Model([Dense(400), Dense(2)], (1000,))  # 1.6 MB, where an update works through 0.26 MB at once
     recipe = PhaseConfig(algorithm=name, batch_size=2, inner_steps=2, momentum=0.5, weight_decay=0.1)
-    state, workspace = begin(model, recipe, {"theta": model.init(0)}, {}), Workspace()
+    state, workspace = begin(model, recipe, shared(model, recipe, model.init(0)), {}), Workspace()
     data = Samples(np.zeros((8, 1000), np.float32), np.zeros(8, np.int64))
     for step in range(2):
         take_step(model, recipe, state, data, np.random.default_rng(step), workspace)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starts import shared
 
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import DataError
@@ -40,7 +41,7 @@ def numbered(count: int) -> Samples:
 
 def batches_of(recipe: PhaseConfig, count: int, steps: int) -> list[list[int]]:
     model = Recording()
-    state = begin(model, recipe, {"theta": model.init(0)}, {})
+    state = begin(model, recipe, shared(model, recipe, model.init(0)), {})
     for step in range(steps):
         take_step(model, recipe, state, numbered(count), np.random.default_rng([5, step]), Workspace())
     return model.batches
@@ -103,7 +104,7 @@ def test_local_epochs_are_whole_passes(name: str, count: int) -> None:
     recipe = PhaseConfig(algorithm=name, batch_size=4, inner_steps=3, local_epochs=2)
     batches = LEARNERS[name].batches(recipe)
     model = Recording()
-    state = begin(model, recipe, {"theta": model.init(0)}, {})
+    state = begin(model, recipe, shared(model, recipe, model.init(0)), {})
     orders = set()
     for step in range(steps_in(recipe, count)):
         take_step(model, recipe, state, numbered(count), np.random.default_rng([5, step]), Workspace())
@@ -134,7 +135,7 @@ def test_too_few_samples_are_an_error_and_not_an_empty_round(name: str) -> None:
 
 
 def fresh(model: Model, recipe: PhaseConfig) -> LocalState:
-    return begin(model, recipe, {"theta": model.init(3)}, {})
+    return begin(model, recipe, shared(model, recipe, model.init(3)), {})
 
 
 def steps(model: Model, recipe: PhaseConfig, state: LocalState, data: Samples, which: Sequence[int]) -> LocalState:
@@ -176,7 +177,7 @@ def test_a_repeated_step_draws_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [4, 20])
 def test_data_that_shrank_or_grew_begins_a_new_pass(count: int) -> None:
     model, recipe = Recording(), PhaseConfig(batch_size=2)
-    state = begin(model, recipe, {"theta": model.init(0)}, {})
+    state = begin(model, recipe, shared(model, recipe, model.init(0)), {})
     take_step(model, recipe, state, numbered(10), np.random.default_rng(0), Workspace())
     for step in range(count // 2):
         take_step(model, recipe, state, numbered(count), np.random.default_rng([1, step]), Workspace())
