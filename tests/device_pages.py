@@ -88,7 +88,7 @@ def own_network() -> Model:
 
 
 @contextmanager
-def page(state: Path, data: Any = None) -> Iterator[tuple[edgemeta.Device, Page]]:
+def page(state: Path, data: Any = None, **facts: Any) -> Iterator[tuple[edgemeta.Device, Page]]:
     """Give the device of a state directory, whose gateway is away, and its page."""
-    with edgemeta.Device(AWAY, data, state, NAME) as device, page_of(device) as port:
+    with edgemeta.Device(AWAY, data, state, NAME, **facts) as device, page_of(device) as port:
         yield device, Page(port)

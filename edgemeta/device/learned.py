@@ -38,7 +38,7 @@ MOST_NAME_BYTES = 200  # of a folder's name; file systems take 255
 
 @dataclass
 class Held:
-    """What a device holds, as one model's embeddings: z (N, E), and the N labels and pictures' files."""
+    """What a device holds, as one model's embeddings: z (N, E), the N labels, and files (Path(): none)."""
 
     network: Model
     theta: Vector
@@ -200,7 +200,7 @@ def held_in_part(part: Participant, network: Model, theta: Vector, number: int) 
     """Return what all samples of a device come to, whose data is no folder; with them, what it was taught."""
     x, y = (np.concatenate([getattr(side, of) for side in (part.train, part.test)]) for of in ("x", "y"))
     z = features(network, theta, Samples(x, y))
-    return Held(network, theta, number, z, [part.train_set.classes[k] for k in y.tolist()])
+    return Held(network, theta, number, z, [part.train_set.classes[k] for k in y.tolist()], [Path()] * len(y))
 
 
 def picture_shape(network: Model) -> tuple[int, int, int]:

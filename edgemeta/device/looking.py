@@ -11,7 +11,7 @@ from edgemeta.data.folder import TAUGHT
 from edgemeta.data.pictures import stretched
 from edgemeta.data.places import look
 from edgemeta.device.device import Device
-from edgemeta.device.learned import Learning, check_teachable, folder_of, held_by, picture_shape
+from edgemeta.device.learned import Learning, check_teachable, folder_of, picture_shape
 from edgemeta.device.state import FORMAT, Identity
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.names import canonical
@@ -107,11 +107,11 @@ def see(device: Learning, pixels: NDArray[np.uint8], nearest: int) -> Seen:
 def _nearest(device: Learning, x: NDArray[Any], count: int) -> list[tuple[str, str]]:
     with device._turn:
         if device._held is None and not not_teachable(device):
-            device._held = held_by(device._state, device._run, device._tasks.source)
+            device._hold()
         held = device._held
         if held is None or x.shape != held.network.input_shape:
             return []
         z = held.network.forward(held.theta, x[np.newaxis])
-        order = np.square(held.z - z).sum(axis=1).argsort(kind="stable")[:count]
-        root = _folder(device, training=False)
-        return [(held.labels[k], str(held.paths[k].relative_to(root))) for k in order.tolist()]
+        order = np.square(held.z - z).sum(axis=1).argsort(kind="stable").tolist()
+        root, files = _folder(device, training=False), held.paths
+        return [(held.labels[k], str(files[k].relative_to(root))) for k in order if files[k] != Path()][:count]

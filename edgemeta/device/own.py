@@ -11,7 +11,7 @@ import numpy as np
 from edgemeta.config import DataConfig
 from edgemeta.data import Split, from_arrays, open_data, own_classes, with_classes
 from edgemeta.data.arrays import PAIRS, is_pair, kind_of, named_split, own_samples, own_split
-from edgemeta.data.dataset import Dataset, split_by_content
+from edgemeta.data.dataset import Array, split_by_content
 from edgemeta.errors import DataError, NoDataYet
 from edgemeta.fed.participants import Participant, divide, left_over, with_own_classes
 from edgemeta.reading import exists, followed
@@ -80,13 +80,13 @@ def _arrays(given: Any, classes: Sequence[str]) -> Split:
     return split_by_content(whole, whole.digests(), "arrays")
 
 
-def with_learned(part: Participant, learned: Dataset) -> Participant:
-    """Add pictures that a device was taught to the training samples of its own data; both are loaded."""
-    (x, y), (new, labels) = part.train_set.load(), learned.load()
+def with_learned(part: Participant, new: Array, labels: list[str]) -> Participant:
+    """Add pictures that a device was taught, uint8 (N, H, W, C), to the training samples of its own data."""
+    x, y = part.train_set.load()
     if x.dtype != np.uint8:
         new = new.astype(np.float32) / np.float32(255)
-    names = [part.train_set.classes[k] for k in y.tolist()] + [learned.classes[k] for k in labels.tolist()]
-    classes = tuple(sorted({*part.train_set.classes, *learned.classes}))
+    names = [part.train_set.classes[k] for k in y.tolist()] + labels
+    classes = tuple(sorted({*part.train_set.classes, *labels}))
     train = with_classes(from_arrays(np.concatenate([x, new]), names), classes)
     return replace(part, train_set=train, test_set=with_classes(part.test_set, classes))
 

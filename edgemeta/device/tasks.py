@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgemeta.data.folder import open_all
+from edgemeta.data.folder import read_all
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard
 from edgemeta.device.joined import Joined
@@ -235,7 +235,7 @@ class Tasks:
         beside = source is not None and root_of(source) is None and not of.classes and exists(learned)
         if not beside or cut or not names(learned):
             return part
-        return with_learned(part, open_all(learned, (shape[0], shape[1], shape[2])))
+        return with_learned(part, *read_all(learned, (shape[0], shape[1], shape[2]))[:2])
 
     def _local_state(self, run: Joined, work: Work, vectors: dict[str, Vector]) -> LocalState:
         if self._local is None:

@@ -183,10 +183,10 @@ def test_a_run_of_common_classes_shows_what_it_sees_and_is_not_taught(place):
         assert (status, {one["label"] for one in said["answer"]}, said["nearest"]) == (200, {"cup", "key"}, [])
 
 
-def test_data_that_is_no_folder_cannot_be_taught_and_that_is_said(place):
-    with page(place / "synthetic", data="synthetic") as (_, asked):
+def test_a_part_of_a_data_set_cannot_be_taught_and_that_is_said(place):
+    with page(place / "part", data="synthetic", partition_id=0) as (_, asked):
         state = asked.state()
-        assert "give this device a folder of pictures as its data" in state["not_teachable"]
+        assert "give it data of its own" in state["not_teachable"]
         assert state["held"] == []
         assert asked.learn(picture("red"), "cup") == (422, {"error": "refused", "detail": state["not_teachable"]})
 
