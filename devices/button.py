@@ -1,6 +1,7 @@
 """Two buttons that teach: a press takes a picture and files it under the button's class, and the device learns from it.
 
     python3 button.py --join FILE --pictures DIR
+    python3 button.py --pictures DIR               without any gateway: a press counts at once, by the start that ships
 
 The buttons are on GPIO 17 and 27, to ground. Without GPIO, buttons are pressed here in turn; without a camera, drawn
 pictures are taken.
@@ -21,6 +22,7 @@ from edgemeta.errors import DataError
 
 BUTTONS = {17: "good", 27: "bad"}  # GPIO pin -> class
 SIZE = 32
+LAST_PRESS = 9  # without a gateway and without buttons
 presses: queue.SimpleQueue[str] = queue.SimpleQueue()
 
 
@@ -59,6 +61,14 @@ def open_camera():
     return lambda label: rng.integers(0, 100, (SIZE, SIZE, 3), np.uint8) + np.uint8(120 * labels.index(label))
 
 
+def teach(device, picture, label):
+    """Say what the device sees in a picture before it learns what that is."""
+    small = np.asarray(Image.fromarray(picture).resize((SIZE, SIZE)))
+    seen = device.classes[device.predict(small).argmax()] if device.classes else "nothing yet"
+    device.learn(picture, label)
+    print(f"sees {seen}; learning that this is {label}")
+
+
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--server", help="the gateway's URL; or else:")
 parser.add_argument("--join", help="this device's join file")
@@ -67,6 +77,7 @@ parser.add_argument("--pictures", type=Path, default=Path("pictures"))
 parser.add_argument("--state", default="edgemeta-state")
 options = parser.parse_args()
 
+alone = not (options.server or options.join)
 buttons, take = listen_to_buttons(), open_camera()
 with edgemeta.Device(options.server, options.pictures, options.state, options.name, join=options.join) as device:
     for turn in itertools.count():
@@ -74,11 +85,19 @@ with edgemeta.Device(options.server, options.pictures, options.state, options.na
             presses.put(list(BUTTONS.values())[turn % len(BUTTONS)])
         while not presses.empty():
             label = presses.get()
+            if alone:
+                teach(device, take(label), label)
+                continue
             folder = options.pictures / label
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{time.time_ns()}.png"
             Image.fromarray(take(label)).save(path)
             print(f"learning that this is {label}: {path}")
+        if alone:
+            if not buttons and turn == LAST_PRESS:
+                break
+            time.sleep(0.1)
+            continue
         try:
             done = device.step(budget_s=1.0)
         except DataError as error:

@@ -92,6 +92,17 @@ def test_buttons_teach(tmp_path):
     assert "learning that this is bad" in done.stdout
 
 
+def test_buttons_teach_two_things_without_a_run(tmp_path):
+    done = script("button.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith("sees ")]
+    assert said[:2] == ["sees nothing yet; learning that this is good", "sees good; learning that this is bad"]
+    for line in said[2:]:  # what it sees in a picture that it was not shown before
+        seen, taught = re.fullmatch("sees (good|bad); learning that this is (good|bad)", line).groups()
+        assert seen == taught
+    assert len(said) == 10
+
+
 def test_a_duty_cycled_node_does_a_task_each_time_it_wakes(tmp_path):
     config = run_of(tmp_path, (8, 8, 3), ("disc", "ring"))
     data = ("--data", "synthetic:samples=60,size=8,classes=2")
