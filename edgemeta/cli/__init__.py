@@ -19,6 +19,7 @@ from edgemeta.cli.demo import demo
 from edgemeta.cli.doctor import doctor
 from edgemeta.cli.enroll import devices, enroll, operator_token, revoke, tls
 from edgemeta.cli.learn import learn
+from edgemeta.cli.methods import methods
 from edgemeta.cli.model import adapt, evaluate, predict
 from edgemeta.cli.run import run
 from edgemeta.cli.server import server
@@ -41,7 +42,7 @@ def commands() -> None:
 
 RUN = (simulate, server, client, doctor, learn, compare, run)
 ACCESS = (tls, enroll, devices, revoke, operator_token)
-for command in (*RUN, *ACCESS, evaluate, adapt, predict, bench, data, demo):
+for command in (*RUN, *ACCESS, evaluate, adapt, predict, methods, bench, data, demo):
     commands.add_command(command)
 
 
