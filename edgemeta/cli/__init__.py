@@ -20,6 +20,7 @@ from edgemeta.cli.doctor import doctor
 from edgemeta.cli.enroll import devices, enroll, operator_token, revoke, tls
 from edgemeta.cli.learn import learn
 from edgemeta.cli.look import report, status, watch
+from edgemeta.cli.methods import methods
 from edgemeta.cli.model import adapt, evaluate, predict
 from edgemeta.cli.run import run
 from edgemeta.cli.server import server
@@ -43,7 +44,7 @@ def commands() -> None:
 
 RUN = (simulate, server, client, doctor, learn, teach, compare, run, report, status, watch)
 ACCESS = (tls, enroll, devices, revoke, operator_token)
-for command in (*RUN, *ACCESS, evaluate, adapt, predict, bench, data, demo):
+for command in (*RUN, *ACCESS, evaluate, adapt, predict, methods, bench, data, demo):
     commands.add_command(command)
 
 

@@ -44,9 +44,19 @@ def reptile(
 
 LEARNERS: dict[str, Learner] = {
     "fedavg": Learner(fedavg, lambda _: 1, lambda _: 1, "McMahan et al. 2017, arXiv:1602.05629"),
-    "fomaml": Learner(fomaml, lambda _: 2, lambda r: r.inner_steps + 1, "Finn et al. 2017, arXiv:1703.03400"),
+    "fomaml": Learner(
+        fomaml,
+        batches=lambda _: 2,
+        evaluations=lambda r: r.inner_steps + 1,
+        paper="Finn et al. 2017, arXiv:1703.03400",
+        vectors=1,
+    ),
     "reptile": Learner(
-        reptile, lambda r: r.inner_steps, lambda r: r.inner_steps, "Nichol et al. 2018, arXiv:1803.02999"
+        reptile,
+        batches=lambda r: r.inner_steps,
+        evaluations=lambda r: r.inner_steps,
+        paper="Nichol et al. 2018, arXiv:1803.02999",
+        vectors=1,
     ),
     "protonet": Learner(
         protonet,
@@ -56,6 +66,7 @@ LEARNERS: dict[str, Learner] = {
         settings=Prototypes,
         draw=by_class,
         embeds=True,
+        vectors=1,
     ),
     "fedprox": Learner(
         fedprox,
@@ -64,6 +75,7 @@ LEARNERS: dict[str, Learner] = {
         paper="Li et al. 2020, arXiv:1812.06127",
         begun={"start": begin_start},
         settings=Proximal,
+        vectors=2,
     ),
     "scaffold": Learner(
         scaffold,
@@ -75,6 +87,7 @@ LEARNERS: dict[str, Learner] = {
         ended=end_scaffold,
         of_all=(VARIATE,),
         unsound=no_momentum,
+        vectors=3,
     ),
     "fedbabu": Learner(
         fedbabu,
@@ -83,6 +96,7 @@ LEARNERS: dict[str, Learner] = {
         paper="Oh et al. 2022, arXiv:2106.06042",
         unsound=no_decay,
         apart=True,
+        vectors=1,
     ),
     "anil": Learner(
         anil,
@@ -90,6 +104,7 @@ LEARNERS: dict[str, Learner] = {
         evaluations=lambda r: r.inner_steps + 1,
         paper="Raghu et al. 2020, arXiv:1909.09157",
         apart=True,
+        vectors=1,
     ),
     "perfedavg-hf": Learner(
         perfedavg_hf,
@@ -98,6 +113,7 @@ LEARNERS: dict[str, Learner] = {
         paper="Fallah et al. 2020, arXiv:2002.07948",
         settings=FiniteDifference,
         unsound=one_step_only,
+        vectors=3,
     ),
 }
 

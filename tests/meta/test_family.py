@@ -175,7 +175,7 @@ def test_what_is_not_sound_is_refused_with_the_reason(phase: dict[str, Any], mes
 
 def test_a_mean_over_all_participants_needs_to_know_how_many_they_are() -> None:
     config = config_from({"data": {"participants": 0}, "phases": [{"algorithm": "scaffold"}]})
-    with pytest.raises(ConfigError, match=r"keeps a mean over all participants, and data.participants is 0"):
+    with pytest.raises(ConfigError, match=r"keeps a mean over all participants, and data\.participants is 0"):
         resolve(config, (8, 8, 3), ("a", "b"))
 
 
