@@ -104,7 +104,8 @@ class EvaluationConfig:
     """When and how the global model is scored. grid: further (steps, support) pairs.
 
     What is None is the usual: `edgemeta.meta.adaptations` has it. episodes: how many N-way K-shot tasks of its own
-    classes a participant is scored on besides, for each of `shots`.
+    classes a participant is scored on besides, for each of `shots`. reject: the share of a device's own samples that
+    its model may call none of its classes; scores are of the classes all the same.
     """
 
     every: int = number(5, 1)
@@ -116,6 +117,7 @@ class EvaluationConfig:
     episodes: int = number(0, 0)
     ways: int = number(5, 2)
     shots: tuple[int, ...] = (1, 5)
+    reject: float = number(0.0, 0, 0.5)
 
 
 META_TRAINING = PhaseConfig(name="meta-training", algorithm="fomaml", local_steps=10)

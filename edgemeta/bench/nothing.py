@@ -4,9 +4,9 @@
 
 With the start that ships and the pictures of `edgemeta.bench.start`: a device has three classes with five labelled
 pictures of each. *Threshold*: a picture that is farther from the nearest class than 95 % of the device's own pictures
-are, each left out of its class's mean, is none of these. *Taught*: twenty pictures of three other classes are a fourth
-class, "nothing". Both are asked about other pictures of the device's own classes, of the kinds taught as "nothing",
-and of all others.
+are, each left out of its class's mean, is none of these, as with `evaluation.reject`; *area*: how well that and other
+rules tell them apart at any rate. *Taught*: twenty pictures of three other classes are a fourth class, "nothing". All
+are asked about other pictures of the device's own classes, of the kinds taught as "nothing", and of all others.
 
 docs/start.md has the figures.
 """
@@ -22,16 +22,17 @@ from edgemeta.bench.start import EPISODES, asked, pictures
 from edgemeta.meta import load_model
 from edgemeta.meta.adaptations import features
 from edgemeta.nn import Vector
-from edgemeta.nn.prototypes import distances, left_out, means
+from edgemeta.nn.prototypes import beyond, distances, means
 
 WAYS, SHOTS, TAUGHT, KINDS, QUERIES, RATE = 3, 5, 20, 3, 50, 0.05
 Places = NDArray[np.int64]
 
 
-def threshold(z: Vector, y: Places, rate: float) -> float:
-    """Return the squared distance to the nearest class that a share of a device's own samples goes beyond, at most."""
-    nearest = np.sort(left_out(z, y).squares.min(axis=1))
-    return float(nearest[min(len(nearest), int(np.ceil((1 - rate) * (len(nearest) + 1)))) - 1])
+def rules(z: Vector, centres: Vector, support: Vector) -> list[Vector]:
+    """Return by each rule of "areas" how foreign some samples are."""
+    squares = np.sort(distances(z, centres), axis=1)
+    samples = np.sort(distances(z, support), axis=1)
+    return [squares[:, 0], squares[:, 0] / squares[:, 1], samples[:, 0], samples[:, :3].mean(axis=1)]
 
 
 def area(foreign: NDArray[Any], own: NDArray[Any]) -> float:
@@ -55,7 +56,10 @@ def episode(z: Vector, y: Places, rng: np.random.Generator) -> list[float]:
 
     centres = means(support, labels)[1]
     far = [distances(some, centres).min(axis=1) for some in (own_z, same, other)]
-    beyond = [float(np.mean(squares > threshold(support, labels, RATE))) for squares in far]
+    most = beyond(support, labels, RATE)
+    assert most is not None
+    called = [float(np.mean(squares > most)) for squares in far]
+    foreign = (rules(some, centres, support) for some in (np.concatenate([same, other]), own_z))
     with_nothing = np.concatenate([centres, taught.mean(axis=0, keepdims=True)])
     plain, named, *found = (
         distances(some, them).argmin(axis=1)
@@ -63,15 +67,17 @@ def episode(z: Vector, y: Places, rng: np.random.Generator) -> list[float]:
     )
     right = [float(np.mean(names == own_y)) for names in (plain, named)]
     return [
-        *beyond,
-        area(np.concatenate(far[1:]), far[0]),
+        *called,
+        *(area(*pair) for pair in zip(*foreign, strict=True)),
         *right,
         *(float(np.mean(n == WAYS)) for n in (named, *found)),
     ]
 
 
 FIGURES = {
-    "threshold": ("own", "kinds", "others", "area"),  # the shares that it calls none of these
+    "threshold": ("own", "kinds", "others"),  # the shares that it calls none of these
+    # Under the curve, by the distance to the nearest class, that over the next one's, those to the nearest samples.
+    "area": ("nearest class", "ratio", "nearest sample", "three samples"),
     "taught": ("accuracy without", "accuracy", "own", "kinds", "others"),  # and what is left of naming one's own right
 }
 
@@ -83,7 +89,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        for how in FIGURES:
+        for how in ("threshold", "taught"):
             part = {name: f"{100 * float(np.mean(values)):.0f} %" for name, values in row[how].items()}
             right = f"{part['accuracy']} (without {part['accuracy without']})" if how == "taught" else ""
             lines.append(

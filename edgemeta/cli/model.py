@@ -57,9 +57,16 @@ def evaluate(
 @click.option(
     "--lr", type=click.FloatRange(min=0, min_open=True), default=0.05, show_default=True, metavar="F", help="Rate."
 )
+@click.option(
+    "--reject",
+    type=click.FloatRange(0, 0.5),
+    default=0.0,
+    metavar="F",
+    help="The share of its own pictures that it may call none of these. [default: 0, it never does]",
+)
 @options.threads
 def adapt(
-    model: Path, spec: str, out: Path, adaptation: str | None, steps: int | None, lr: float, threads: int
+    model: Path, spec: str, out: Path, adaptation: str | None, steps: int | None, lr: float, reject: float, threads: int
 ) -> None:
     """Adapt MODEL to one's own training data, and save the personal model."""
     import numpy as np
@@ -68,7 +75,7 @@ def adapt(
     from edgemeta.meta import LOSS_CEILING, adaptation_of, scores_of
 
     trained, train, test, names = _open(model, spec, threads)
-    personal = trained.adapt(train.x, np.array(names)[train.y], steps, adaptation=adaptation, lr=lr)
+    personal = trained.adapt(train.x, np.array(names)[train.y], steps, adaptation=adaptation, lr=lr, reject=reject)
     before, after = (scores_of(m, test, names) for m in (trained, personal))
     steps = adaptation_of(adaptation, trained.network).steps if steps is None else steps
     if after is None or after["loss"] >= LOSS_CEILING:
@@ -107,13 +114,18 @@ def predict(model: Path, images: tuple[Path, ...], top: int, threads: int, as_js
             click.echo(f"Error: {error}", err=True)
             unread += 1
             continue
-        chances = trained.predict(picture)[0]
+        chances, unlike = trained.predict(picture)[0], bool(trained.unlike(picture)[0])
         best = np.argsort(-chances, kind="stable")[:top].tolist()
-        found[str(image)] = [{"class": trained.classes[i], "probability": round(float(chances[i]), 6)} for i in best]
+        found[str(image)] = [
+            {"class": trained.classes[i], "probability": round(float(chances[i]), 6)}
+            | ({"unlike": True} if unlike else {})
+            for i in best
+        ]
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
     for name, guesses in found.items() if not as_json else ():
-        click.echo(f"{name}: " + ", ".join(f"{guess['class']} {100 * guess['probability']:.1f}%" for guess in guesses))
+        none = "none of these; the nearest: " if "unlike" in guesses[0] else ""
+        click.echo(f"{name}: {none}" + ", ".join(f"{g['class']} {100 * g['probability']:.1f}%" for g in guesses))
     if unread:
         sys.exit(DataError.exit_status)
 

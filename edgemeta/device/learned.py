@@ -18,8 +18,8 @@ from edgemeta.data.folder import TAUGHT, read_all, training_folder
 from edgemeta.data.pictures import as_png, check_picture, read_picture
 from edgemeta.device.joined import Joined
 from edgemeta.device.own import LEARNED, Source, root_of
-from edgemeta.device.personal import InUse, newest
-from edgemeta.device.state import DeviceState
+from edgemeta.device.personal import InUse, newest, settings_of
+from edgemeta.device.state import DeviceState, Identity
 from edgemeta.device.tasks import Tasks
 from edgemeta.errors import DataError, InputError, ModelFileError, NoDataYet
 from edgemeta.fed.participants import Participant
@@ -47,10 +47,10 @@ class Held:
     labels: list[str]
     paths: list[Path]
 
-    def model(self) -> TrainedModel:
-        """Return the model whose classes are the means of what is held."""
+    def model(self, reject: float) -> TrainedModel:
+        """Return the model whose classes are the means of what is held; reject: as in the run's evaluations."""
         names, places = np.unique(np.array(self.labels), return_inverse=True)
-        own = with_prototypes(self.network, self.theta, self.z, places.reshape(-1).astype(np.int64))
+        own = with_prototypes(self.network, self.theta, self.z, places.reshape(-1).astype(np.int64), reject)
         return owned(own, names.tolist(), self.round)
 
 
@@ -58,6 +58,7 @@ class Learning:
     """The part of a Device that is taught and that predicts."""
 
     _state: DeviceState
+    _identity: Identity
     _tasks: Tasks
     _run: Joined | None
     _in_use: InUse
@@ -79,15 +80,26 @@ class Learning:
         when none has come yet and nothing was taught, for another shape, and for values neither of bytes nor from 0 to
         1; StorageError.
         """
+        personal = self._model()
+        probabilities, shape = personal.predict(image), personal.network.input_shape
+        return probabilities[0] if np.shape(image) in (shape, shape[:2]) else probabilities
+
+    def unlike(self, image: NDArray[Any]) -> bool:
+        """Return whether an image (H, W, C) is like none of the classes, where the run has a rate for it.
+
+        `evaluation.reject` is that rate; raises as `predict` does.
+        """
+        return bool(self._model().unlike(image)[0])
+
+    def _model(self) -> TrainedModel:
         self._check_open()
-        personal = self._in_use.model(self._run)
-        if personal is None:
+        model = self._in_use.model(self._run)
+        if model is None:
             raise DataError(
                 "no model has come from the gateway yet, and nothing was taught: call step() until a task has come, or "
                 "learn(image, label)"
             )
-        probabilities, shape = personal.predict(image), personal.network.input_shape
-        return probabilities[0] if np.shape(image) in (shape, shape[:2]) else probabilities
+        return model
 
     def learn(self, image: NDArray[Any] | str | Path, label: str) -> None:
         """Take a labelled picture: when this returns it is on disk, and `predict` knows it.
@@ -111,7 +123,7 @@ class Learning:
                 self._held.z = np.concatenate([self._held.z, z])
                 self._held.labels.append(folder_name(label))
                 self._held.paths.append(path)
-                self._in_use.renew(use(self._held, self._state))
+                self._use(self._held)
 
     def forget(self, label: str) -> None:
         """Remove what was taught under a label, which may be the last one; raises DataError where there is nothing."""
@@ -131,7 +143,10 @@ class Learning:
         else:
             self._held = held_by(self._state, run, source)
         if self._held:
-            self._in_use.renew(use(self._held, self._state))
+            self._use(self._held)
+
+    def _use(self, held: Held) -> None:
+        self._in_use.renew(use(held, self._state, self._identity))
 
     def _check_open(self) -> None:
         if self._closed:
@@ -171,13 +186,13 @@ def _start_for(state: DeviceState, run: Joined | None) -> TrainedModel | None:
     return start if np.array_equal(used.theta[: start.theta.size], start.theta) else None
 
 
-def use(held: Held, state: DeviceState) -> TrainedModel | None:
+def use(held: Held, state: DeviceState, who: Identity) -> TrainedModel | None:
     """Make what is held the model for use, on disk too; where nothing is, there is none."""
     if not held.labels:
         with storing(state.personal):
             disk.remove(state.personal)
         return None
-    model = held.model()
+    model = held.model(settings_of(who.adaptation)[0].reject)
     model.save(state.personal)
     return model
 

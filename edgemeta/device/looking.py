@@ -31,9 +31,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a device sees in a picture. answer: (class, probability), the likeliest first; nearest: (class, file)."""
+    """What a device sees in a picture. answer: (class, probability), the likeliest first; nearest: (class, file).
+
+    unlike: whether it is like none of the classes.
+    """
 
     answer: list[tuple[str, float]]
+    unlike: bool
     nearest: list[tuple[str, str]]
 
 
@@ -101,7 +105,7 @@ def see(device: Learning, pixels: NDArray[np.uint8], nearest: int) -> Seen:
     x: NDArray[Any] = stretched(pixels, picture_shape(model.network)) if model else pixels
     chances = device.predict(x).tolist()
     answer = sorted(zip(device.classes, chances, strict=True), key=lambda pair: -pair[1])
-    return Seen(answer, _nearest(device, x, nearest))
+    return Seen(answer, device.unlike(x), _nearest(device, x, nearest))
 
 
 def _nearest(device: Learning, x: NDArray[Any], count: int) -> list[tuple[str, str]]:

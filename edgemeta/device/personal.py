@@ -50,12 +50,12 @@ def newest(state: DeviceState, run: Joined) -> tuple[dict[str, Vector], int] | N
             continue
         found[model_round(work)] = {name: np.asarray(vector) for name, vector in vectors.items()}
     try:
-        network, theta, _, number = load_parameters(state.model)
+        kept = load_parameters(state.model)
     except ModelFileError:
         pass
     else:
-        if network.layout == run.network.layout:
-            found[number] = found.get(number, {}) | {"theta": theta}  # a head is in no model file
+        if kept.model.layout == run.network.layout:
+            found[kept.round] = found.get(kept.round, {}) | {"theta": kept.theta}  # a head is in no model file
     return (found[max(found)], max(found)) if found else None
 
 

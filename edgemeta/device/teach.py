@@ -34,7 +34,7 @@ def teach(state: Path, images: Sequence[Path], label: str) -> tuple[int, tuple[s
         return count, _classes(state / "personal.safetensors")
     try:
         if held := held_by(device, run, source):
-            use(held, device)
+            use(held, device, identity)
         return count, _classes(device.personal)
     finally:
         device.close()

@@ -62,7 +62,7 @@ class Coordinator(AtWork):
         self.own, self._began, self._said = set(own), now, ""
         self._closing = False  # whether the open stage may be closed on disk already: nothing more counts in it then
         if committed:
-            if load_parameters(self.model_path)[0].layout != model.layout:
+            if load_parameters(self.model_path).model.layout != model.layout:
                 raise ConfigError(f"{directory.path} holds a run of another network: give another folder")
             self._collected.recover(self.progress, lambda: self.update_sizes)
         else:

@@ -118,7 +118,7 @@ class RunDirectory:
     def _restore(self, number: int) -> None:
         """Give the model of a round its file again, where somebody has removed that and the published one is left."""
         model, published = self.round_model(number), self.model_path
-        if not exists(model) and exists(published) and load_parameters(published)[3] == number:
+        if not exists(model) and exists(published) and load_parameters(published).round == number:
             log.error("%s was gone, and is made again from %s", model, published)
             with Reader(published) as file:
                 write_atomic(model, iter(file.read, b""))

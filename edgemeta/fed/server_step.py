@@ -138,7 +138,7 @@ def advance(
     server, number = plan.server, progress.round
     most = limits(progress.norms, together(update.norms for update in updates.values()), server.clip)
     down = {k: scales(update.norms, most) for k, update in updates.items()}
-    _, theta, _, _ = load_parameters(directory.round_model(progress.model))
+    theta = load_parameters(directory.round_model(progress.model)).theta
     state = load_state(directory.round_state(progress.model))
     kept, recipe = list(updates), plan.recipe(number)
     numbers = sizes(model, recipe.algorithm)

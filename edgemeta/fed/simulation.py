@@ -108,7 +108,7 @@ def perform(network: Model, participants: Sequence[Participant], task: Task) -> 
     Raises DivergedError that says where.
     """
     work, participant = task.work, participants[task.work.participant]
-    _, theta, _, _ = load_parameters(task.theta)
+    theta = load_parameters(task.theta).theta
     if work.kind is Stage.TRAIN:
         shared = {"theta": theta, **travelling(load_state(task.beside), work.recipe)}
         private = load_private(task.private, work.counted)

@@ -122,7 +122,7 @@ def _opened(
         return changes, Plan(changed(config_of(run), changes))
 
     directory.load_progress()  # which finds the model again after a power cut
-    network = load_parameters(directory.model_path)[0]
+    network = load_parameters(directory.model_path).model
     plan = asked()[1]
     if plan.config.model.most_classes:  # which a model file does not have, as its head is no part of it
         give_head(network, plan.config.model.most_classes)

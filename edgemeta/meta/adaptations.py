@@ -21,7 +21,7 @@ from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.heads import body_of, first_outputs, with_head
 from edgemeta.nn.layers import Dense
-from edgemeta.nn.prototypes import fitted_scale, head_of, means
+from edgemeta.nn.prototypes import beyond, fitted_scale, head_of, means
 from edgemeta.nn.ridge import ridge_head
 from edgemeta.records import nearest
 
@@ -30,19 +30,29 @@ Labels = NDArray[np.int64]
 
 
 class Steps(NamedTuple):
-    """What an adaptation is told: how many steps of SGD, their rate, and at most how many samples in a step."""
+    """What an adaptation is told: how many steps of SGD, their rate, and at most how many samples in a step.
+
+    reject: the share of the participant's own samples that may be called none of its classes; 0: none is.
+    """
 
     number: int
     lr: float
     batch_size: int
+    reject: float = 0.0
 
 
 class Own(NamedTuple):
-    """A participant's own model. classes: the label of each output, in order; None: those of the model that it was."""
+    """A participant's own model. classes: the label of each output, in order; None: those of the model that it was.
+
+    scale: of the squared distances that its last layer says, where that is still what prototypes made; reject: the
+    squared distance to the nearest class beyond which a sample is none of them.
+    """
 
     model: Model
     theta: Vector
     classes: Labels | None = None
+    scale: float | None = None
+    reject: float | None = None
 
 
 Adapt = Callable[[Model, Vector, Samples, Steps, np.random.Generator], Own]
@@ -98,10 +108,11 @@ def prototypes(model: Model, theta: Vector, support: Samples, steps: Steps, rng:
 
     Its scale is the one under which the support set, each sample left out of its class's mean, is the most likely.
     """
-    own, made, classes = with_prototypes(model, theta, features(body_of(model), theta, support), support.y)
-    assert classes is not None
-    places = np.searchsorted(classes, support.y).astype(np.int64)
-    return Own(own, descended(own, made, Samples(support.x, places), steps, rng), classes)
+    own = with_prototypes(model, theta, features(body_of(model), theta, support), support.y, steps.reject)
+    if not steps.number:
+        return own
+    places = np.searchsorted(_classes(support)[0], support.y).astype(np.int64)
+    return Own(own.model, descended(own.model, own.theta, Samples(support.x, places), steps, rng), own.classes)
 
 
 def ridge(model: Model, theta: Vector, support: Samples, _steps: Steps, _rng: np.random.Generator) -> Own:
@@ -112,12 +123,13 @@ def ridge(model: Model, theta: Vector, support: Samples, _steps: Steps, _rng: np
     return Own(with_head(model, len(classes)), made, classes)
 
 
-def with_prototypes(model: Model, theta: Vector, z: Vector, y: Labels) -> Own:
-    """Return a model with the head that some samples' features (N, E) and labels (N,) make."""
-    classes, centres, _ = means(z, y)
-    weight, bias = head_of(centres, fitted_scale(z, y))
+def with_prototypes(model: Model, theta: Vector, z: Vector, y: Labels, reject: float = 0.0) -> Own:
+    """Return a model with the head that some samples' features (N, E) and labels (N,) make; reject: as in `Steps`."""
+    (classes, centres, _), scale = means(z, y), fitted_scale(z, y)
+    weight, bias = head_of(centres, scale)
     made = np.concatenate([theta[: body_of(model).layout.size], weight.ravel(), bias])
-    return Own(with_head(model, len(classes)), made, classes.astype(np.int64))
+    most = beyond(z, y, reject) if reject else None
+    return Own(with_head(model, len(classes)), made, classes.astype(np.int64), scale, most)
 
 
 ADAPTATIONS: dict[str, Adaptation] = {
@@ -178,9 +190,19 @@ def adaptation_of(name: str | None, model: Model) -> Adaptation:
 def checked(settings: EvaluationConfig, model: Model) -> Adaptation:
     """Return the adaptation that the settings name; raises ConfigError where it cannot be of this model, or so."""
     row, grid = adaptation_of(settings.adaptation, model), [steps for steps, _ in settings.grid]
+    check_reject(settings.reject, settings.adaptation, settings.adapt_steps, model)
     if row.stepless and any([settings.adapt_steps, *grid]):
         raise ConfigError(f"adaptation '{settings.adaptation}' takes no steps: give 0, or take 'head' or 'sgd'")
     return row
+
+
+def check_reject(rate: float, name: str | None, steps: int | None, model: Model) -> None:
+    """Raise ConfigError where "none of these" is asked for of a model that prototypes do not make, or steps change."""
+    if rate and ((name or usual_of(model)) != "prototypes" or steps):
+        how = f"adaptation '{name or usual_of(model)}'" + (f" with {steps} steps" if steps else "")
+        raise ConfigError(
+            f"reject {rate:g} is a distance to prototypes: {how} has none; take 'prototypes' without steps"
+        )
 
 
 def begun(
@@ -211,7 +233,7 @@ def adapt_as(
     row = adaptation_of(settings.adaptation, model)
     counts = (steps, settings.adapt_steps, row.steps)
     count = next(count for count in counts if count is not None)
-    return row.adapt(model, theta, support, Steps(count, settings.adapt_lr, batch_size), rng)
+    return row.adapt(model, theta, support, Steps(count, settings.adapt_lr, batch_size, settings.reject), rng)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows shows in the scores

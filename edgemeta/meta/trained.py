@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from edgemeta.config import PRESETS
 from edgemeta.errors import DataError, DivergedError, InputError, ModelFileError
-from edgemeta.meta.adaptations import Own, Steps, adaptation_of
+from edgemeta.meta.adaptations import Own, Steps, adaptation_of, check_reject
 from edgemeta.meta.evaluation import LOSS_CEILING, SCORE_BATCH, outputs_of, score
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, softmax
 from edgemeta.nn.files import load_parameters, save_model
 from edgemeta.nn.given import positions, read_labels, refuse_numbers, samples_of, targets_of
+from edgemeta.nn.heads import body_of
+from edgemeta.nn.prototypes import centres_of, distances
 from edgemeta.reading import followed
 
 START = "start"  # the model that ships, wherever a model file is asked for
@@ -26,12 +28,17 @@ HIGHEST_LR = 1e38  # beyond it is what float32 cannot hold
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A network with its parameters and the names of its classes: none, where it ends in an embedding."""
+    """A network with its parameters and the names of its classes: none, where it ends in an embedding.
+
+    scale, reject: of the prototypes that made its last layer (`edgemeta.meta.adaptations.Own`).
+    """
 
     network: Model
     theta: Vector
     classes: tuple[str, ...]
     round: int = 0
+    scale: float | None = None
+    reject: float | None = None
 
     def predict(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Return probabilities (B, classes), or the outputs (B, outputs) of a regression network.
@@ -49,6 +56,21 @@ class TrainedModel:
         outputs = outputs_of(self.network, self.theta, batch)
         return softmax(outputs) if self.network.classifies else outputs
 
+    def unlike(self, images: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return for each image (B,) whether it is like none of the classes; never so, where no rate was asked for.
+
+        It is farther from the nearest class than all but a share of the model's own samples were: `reject` of `adapt`,
+        `evaluation.reject` of a run. Takes images and raises as `predict` does.
+        """
+        batch = samples_of(images, self.network.input_shape, "images")
+        if self.scale is None or self.reject is None:
+            return np.zeros(len(batch), np.bool_)
+        weight = self.network.layout.views(self.theta)[self.network.layout.entries[-2][0]]
+        body = body_of(self.network)
+        z = outputs_of(body, self.theta[: body.layout.size], batch)
+        nearest: Vector = distances(z, centres_of(weight, self.scale)).min(axis=1)
+        return nearest > self.reject
+
     def adapt(
         self,
         images: NDArray[Any],
@@ -59,20 +81,26 @@ class TrainedModel:
         lr: float = 0.05,
         batch_size: int = 32,
         seed: int = 0,
+        reject: float = 0.0,
     ) -> "TrainedModel":
         """Return a model of one's own, made from one's own samples.
 
         adaptation: how, one of `edgemeta.meta.ADAPTATIONS`: "sgd", or, for a model without classes, which takes those
         that the labels name, "prototypes", unless given. steps: of SGD; 5 for "sgd" and "head" and none for the others,
-        unless given.
+        unless given. reject: the share of samples like these that `unlike` may be wrong about, for "prototypes" without
+        steps; of n samples it is 1 / (n + 1) at least. 0: it calls nothing unlike.
         images: as `predict` takes them; labels: for each a class name or an index into `classes`, as (B,), (B, 1) or
         one-hot rows, or a regression network's finite targets. Raises DataError for a label that the model does not
-        know, and when images and labels are not as many; ConfigError for an adaptation that is none, InputError for
+        know, and when images and labels are not as many; ConfigError for an adaptation that is none, or has no
+        prototypes for `reject`, InputError for
         settings that are no steps of SGD, and DivergedError when what they lead to is not finite.
         """
         row = adaptation_of(adaptation, self.network)
         steps = row.steps if steps is None else steps
         _check_settings(steps, lr, batch_size, seed)
+        if not 0 <= reject <= 0.5:
+            raise InputError(f"reject is {reject!r}: expected a share from 0 to 0.5")
+        check_reject(reject, adaptation, steps, self.network)
         if steps and row.stepless:
             raise InputError(f"steps is {steps}: adaptation '{adaptation}' takes none")
         x = samples_of(images, self.network.input_shape, "images")
@@ -84,7 +112,7 @@ class TrainedModel:
         if len(x) != len(y) or not len(x):
             raise DataError(f"{len(x)} images with {len(y)} labels: expected as many labels, and one or more")
         support, rng = Samples(x, y), np.random.default_rng(seed)
-        own = row.adapt(self.network, self.theta, support, Steps(steps, lr, batch_size), rng)
+        own = row.adapt(self.network, self.theta, support, Steps(steps, lr, batch_size, reject), rng)
         scored = score(own.model, own.theta, support.take(slice(SCORE_BATCH)), own.classes)["loss"]
         if not np.isfinite(own.theta).all() or (scored >= LOSS_CEILING and own.model.classifies):
             raise DivergedError(f"adaptation diverged after {steps} steps: lower lr ({lr:g})")
@@ -92,7 +120,7 @@ class TrainedModel:
 
     def save(self, path: str | Path) -> None:
         """Write the model file, atomically; raises DivergedError, and writes nothing, for what is not finite."""
-        save_model(Path(path), self.network, self.theta, self.classes, self.round)
+        save_model(Path(path), self.network, self.theta, self.classes, self.round, scale=self.scale, reject=self.reject)
 
     def _positions(self, labels: Any) -> NDArray[np.int64]:
         given = read_labels(labels, "labels")
@@ -103,7 +131,7 @@ class TrainedModel:
 def owned(own: Own, names: Sequence[str], round_number: int) -> TrainedModel:
     """Return a participant's own model with its classes' names. names: those of the labels that it was adapted on."""
     classes = tuple(names) if own.classes is None else tuple(names[k] for k in own.classes.tolist())
-    return TrainedModel(own.model, own.theta, classes, round_number)
+    return TrainedModel(own.model, own.theta, classes, round_number, own.scale, own.reject)
 
 
 def scores_of(model: TrainedModel, test: Samples, names: Sequence[str]) -> dict[str, float] | None:
@@ -147,6 +175,6 @@ def load_model(path: str | Path, threads: int = 1) -> TrainedModel:
     file = Path(path)
     if file == Path(START) and not file.is_file():
         file = SHIPPED
-    network, theta, classes, round_number = load_parameters(followed(file))
-    network.threads = threads
-    return TrainedModel(network, theta, classes, round_number)
+    kept = load_parameters(followed(file))
+    kept.model.threads = threads
+    return TrainedModel(*kept)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,13 +150,25 @@ def read_tensors(path: Path) -> tuple[dict[str, Array], Mapping[str, str]]:
             raise ModelFileError(f"cannot use {path}: {error}") from None
 
 
-def save_model(path: Path, model: Model, theta: Vector, classes: Sequence[str], round_number: int) -> None:
+def save_model(
+    path: Path,
+    model: Model,
+    theta: Vector,
+    classes: Sequence[str],
+    round_number: int,
+    scale: float | None = None,
+    reject: float | None = None,
+) -> None:
     """Write a model file, atomically, in float32. Equal arguments give equal bytes: no timestamp enters it.
+
+    scale: of the squared distances that its last layer says, where prototypes made that; reject: the squared distance
+    from which on a sample is like none of the classes.
 
     Raises InputError when a classifier's class names are not as many as its outputs, DivergedError for parameters that
     are not finite, which nothing could load, and StorageError when it cannot write.
     """
     metadata = model_metadata(model, classes, round_number)
+    metadata |= {name: repr(value) for name, value in (("scale", scale), ("reject", reject)) if value is not None}
     with np.errstate(over="ignore"):
         theta = theta.astype(np.float32, copy=False)
     if not np.isfinite(theta).all():
@@ -180,8 +192,19 @@ def model_metadata(model: Model, classes: Sequence[str], round_number: int) -> d
     } | ({} if named else {"layers": json.dumps(model.describe())})
 
 
-def load_parameters(path: Path) -> tuple[Model, Vector, tuple[str, ...], int]:
-    """Return (model, theta, class names, round) from a model file.
+class Parameters(NamedTuple):
+    """What a model file holds. scale, reject: as `save_model` takes them."""
+
+    model: Model
+    theta: Vector
+    classes: tuple[str, ...]
+    round: int
+    scale: float | None
+    reject: float | None
+
+
+def load_parameters(path: Path) -> Parameters:
+    """Return what a model file holds.
 
     Raises ModelFileError that says what is wrong, StorageError when the file cannot be read.
     """
@@ -208,13 +231,24 @@ def load_parameters(path: Path) -> tuple[Model, Vector, tuple[str, ...], int]:
                     tensors[name].whole(view)
             if not np.isfinite(theta).all():
                 raise ValueError("its parameters are not all finite")
-            return model, theta, classes, round_number
+            return Parameters(
+                model, theta, classes, round_number, _number(metadata, "scale"), _number(metadata, "reject")
+            )
         except KeyError as error:
             raise ModelFileError(f"cannot use {path}: its metadata lack {error}; was it written by edgemeta?") from None
         except (StorageError, ModelFileError):
             raise
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, InputError) as error:
             raise ModelFileError(f"cannot use {path}: {error}; was it written by a newer version?") from None
+
+
+def _number(metadata: Mapping[str, str], name: str) -> float | None:
+    if name not in metadata:
+        return None
+    value = float(metadata[name])
+    if not 0 <= value < math.inf or (name == "scale" and not value):
+        raise ValueError(f"its {name} is {value}")
+    return value
 
 
 def model_from(metadata: Mapping[str, str], outputs: int) -> Model:

@@ -20,7 +20,7 @@ MOST_DISTANCES = 1 << 20  # that are looked at for it: 4 MB of them
 TRIED = range(-4, 5)
 
 
-def means(z: Array, y: Labels) -> tuple[Array, Labels, Labels]:
+def means(z: Array, y: Labels) -> tuple[Labels, Array, Labels]:
     """Return the classes that there are (K,), the mean embedding of each (K, E), and each sample's place among them.
 
     z: (N, E) float; y: (N,) whole numbers, of any classes.
@@ -134,7 +134,25 @@ def fitted_scale(z: Array, y: Labels) -> float:
     return max(likely, key=lambda scale: likely[scale])
 
 
+def beyond(z: Array, y: Labels, rate: float) -> float | None:
+    """Return the squared distance to the nearest class that a share `rate` of samples like these goes beyond.
+
+    Each sample is left out of its own class's mean, as one that is new would be; with n samples the share is
+    1 / (n + 1) or more, whatever is asked for. None where nothing tells, as each class has one sample.
+    """
+    out = left_out(z, y)
+    nearest = np.sort(out.squares[out.queries].min(axis=1))
+    rank = int(np.ceil((1 - rate) * (len(nearest) + 1)))
+    return float(nearest[min(rank, len(nearest)) - 1]) if len(nearest) else None
+
+
 def head_of(centres: Array, scale: float) -> tuple[Array, Array]:
     """Return the weights (E, K) and biases (K,) of the dense layer that says -s |z - c_k|², but for what all share."""
     s = centres.dtype.type(scale)
     return np.ascontiguousarray(2 * s * centres.T), -s * np.square(centres).sum(axis=1)
+
+
+def centres_of(weight: Array, scale: float) -> Array:
+    """Return the class means (K, E) that `head_of` made such weights of."""
+    centres: Array = weight.T / weight.dtype.type(2 * scale)
+    return centres

@@ -195,7 +195,9 @@ async function attempt(file) {
   tried.append(preview(picture, "the picture that was tried"), text);
   try {
     const seen = await ask("/try", picture);
-    text.append(make("strong", seen.answer[0].label), make("span", `with a confidence of ${percent(seen.answer[0].chance)}`));
+    const named = make("strong", seen.unlike ? "none of these" : seen.answer[0].label);
+    const chance = percent(seen.answer[0].chance);
+    text.append(named, make("span", seen.unlike ? `most like ${seen.answer[0].label}` : `with a confidence of ${chance}`));
     result.replaceChildren(tried, chances(seen.answer), ...nearest(seen.nearest));
   } catch (error) {
     text.textContent = error.message;

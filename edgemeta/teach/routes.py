@@ -176,5 +176,6 @@ def tried(device: Device, content: bytes) -> Mapping[str, Any]:
     seen = see(device, read_sent_picture(content, SIDE, MOST_PIXELS), NEAREST)
     return {
         "answer": [{"label": label, "chance": chance} for label, chance in seen.answer[:ANSWERS]],
+        "unlike": seen.unlike,
         "nearest": [{"label": label, "file": file} for label, file in seen.nearest],
     }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgemeta.bench import nothing
-from edgemeta.bench.nothing import area, threshold
+from edgemeta.bench.nothing import area
 from edgemeta.bench.start import accuracy, table
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,10 +22,7 @@ def test_an_episode_by_hand() -> None:
     assert accuracy(z[:8], y[:8], 2, 1, seed=2) == 1
 
 
-def test_a_threshold_by_hand() -> None:
-    """On a line: 0 and 2 are each 2 away from the other one, 10 and 14 are 4, and the other class is farther."""
-    z, y = np.array([[0], [2], [10], [14]], np.float32), np.array([0, 0, 1, 1])
-    assert [threshold(z, y, rate) for rate in (0.05, 0.5, 0.6)] == [16, 16, 4]
+def test_an_area_by_hand() -> None:
     assert area(np.array([3, 4]), np.array([1, 3.5])) == 3 / 4
 
 

@@ -26,6 +26,7 @@ RUN: dict[str, Any] = {
     "data": {"participants": 1},
     "phases": [{"algorithm": "protonet", "rounds": 1, "local_steps": 3, "batch_size": 12, "lr": 0.1}],
     "server": {"min_fit_clients": 1},
+    "evaluation": {"reject": 0.1},
 }
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 
@@ -79,6 +80,8 @@ def test_a_picture_counts_at_once_and_after_a_power_cut(place: Path) -> None:
     with reopened(place) as device:
         assert device.classes == ("cup", "door")
         assert seen(device, "blue") in ("cup", "door")
+        foreign = [sum(device.unlike(picture(colour, k)) for k in range(100, 120)) for colour in COLOURS]
+        assert [count > 10 for count in foreign] == [False, False, True]
         device.learn(picture("blue"), "my key")
         assert device.classes == ("cup", "door", "my key")
         assert [seen(device, colour) for colour in COLOURS] == ["cup", "door", "my key"]

@@ -67,7 +67,7 @@ class Gateway:
 
     @property
     def theta(self):
-        return load_parameters(self.directory.model_path)[1]
+        return load_parameters(self.directory.model_path).theta
 
     @property
     def history(self):

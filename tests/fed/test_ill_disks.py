@@ -62,7 +62,7 @@ class Run:
 
     @property
     def theta(self) -> list[float]:
-        return load_parameters(self.directory.model_path)[1].tolist()
+        return load_parameters(self.directory.model_path).theta.tolist()
 
     @property
     def rounds(self) -> list[int]:
@@ -318,7 +318,7 @@ def test_a_model_that_was_removed_is_made_again_from_the_published_one(run, capl
     one.state.model_path.unlink()
     one.reopen()
     assert "is made again from" in caplog.text
-    assert load_parameters(one.state.model_path)[1].tolist() == theta
+    assert load_parameters(one.state.model_path).theta.tolist() == theta
     (one.path / "model.safetensors").unlink()
     one.reopen()
     assert one.theta == theta

@@ -45,7 +45,7 @@ def raw(path: Path, header: Any, data: bytes = b"") -> Path:
 
 
 def test_what_is_saved_is_loaded(path: Path) -> None:
-    model, theta, classes, round_number = load_parameters(path)
+    model, theta, classes, round_number = load_parameters(path)[:4]
     assert theta.tobytes() == THETA.tobytes()
     assert theta.dtype == np.float32
     assert (model.layers, model.input_shape, model.name) == (MODEL.layers, (8, 6, 3), "cnn-small")
