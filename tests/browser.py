@@ -31,7 +31,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Page:
-    """A tab, one at a time. errors: what scripts threw and what the page's policy refused; requests: addresses asked for."""
+    """A tab. errors: what scripts threw and what the page's policy refused; requests: addresses asked for."""
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
         self._to, self._from, self._rest, self._number = to_browser, from_browser, b"", 0

@@ -85,9 +85,7 @@ def test_it_follows_a_run_and_hostile_names_stay_text(run, tab):
         "accuracy, participants that train: as it is ends at 50.0 %; adapted ends at 75.0 %; chance ends at 50.0 %"
     )
     # 0 to 100 % are 194 units above the line at 204, and rounds 0 and 1 are at 44 and 350: 25 % is at 155.5.
-    assert (
-        tab.value("document.querySelector('#charts polyline.c0').getAttribute('points')") == "44.0,155.5 350.0,107.0"
-    )
+    assert tab.value("document.querySelector('#charts polyline.c0').getAttribute('points')") == "44.0,155.5 350.0,107.0"
     assert tab.errors == []
 
 
