@@ -1,4 +1,4 @@
-"""A real browser without a window, driven over a pipe, with nothing but the standard library; for several tests."""
+"""A real browser without a window, driven over a pipe, with nothing but the standard library; one for all tests."""
 
 import base64
 import json
@@ -18,6 +18,7 @@ REASON = "NOT TESTED: pages in a browser, as there is no chromium ('apt-get inst
 OPTIONS = (
     *("--headless=new", "--disable-gpu", "--no-first-run", "--disable-extensions", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe"),
+    *("--disable-dev-shm-usage", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),  # a camera
     *(("--no-sandbox",) if os.geteuid() == 0 else ()),  # which root cannot have
 )
 # The browser reads descriptor 3 and writes descriptor 4, wherever the pipes are.
@@ -37,11 +38,20 @@ class Page:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.answers: list[tuple[str, int]] = []
-        self._session, self._loaded = "", False
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session, self._context, self._loaded = "", "", False
+
+    def fresh(self) -> None:
+        """Be another tab, of a browser that has seen nothing yet."""
+        self._session = ""
+        if self._context:
+            self.call("Target.disposeBrowserContext", browserContextId=self._context)
+        self._context = self.call("Target.createBrowserContext")["browserContextId"]
+        target = self.call("Target.createTarget", url="about:blank", browserContextId=self._context)["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
+        for domain in ("Page", "Runtime", "DOM", "Network", "Log"):
             self.call(f"{domain}.enable")
+        for noted in (self.errors, self.requests, self.answers):
+            noted.clear()
 
     def call(self, method: str, **parameters: Any) -> Any:
         """Ask the browser for something, by the DevTools protocol, and return its answer."""
@@ -87,11 +97,22 @@ class Page:
         """Return what is to be read in an element."""
         return str(self.value(f"document.querySelector({json.dumps(of)})?.innerText ?? ''"))
 
-    def press(self, key: str, code: int) -> None:
-        """Press a key on the keyboard."""
+    def press(self, key: str) -> None:
+        """Press a key on the keyboard: "Tab", "Enter"."""
+        code = {"Tab": 9, "Enter": 13}[key]
         for kind in ("keyDown", "keyUp"):
             how = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **how)
+
+    def write(self, text: str) -> None:
+        """Write into what has the focus."""
+        self.call("Input.insertText", text=text)
+
+    def choose(self, selector: str, *files: Path) -> None:
+        """Give a file field of the page some files, as who chooses them."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
     def picture(self, path: Path) -> None:
         """Write the whole page as PNG."""
@@ -126,7 +147,7 @@ class Page:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Page]:
-    """Run a browser with a profile of its own in a folder, and give its page."""
+    """Run a browser with a profile of its own in a folder, and give what drives its tab, which `fresh` opens."""
     assert PROGRAM
     (reads, to_browser), (from_browser, writes) = os.pipe(), os.pipe()
     launch = [sys.executable, "-c", LAUNCH, str(reads), str(writes)]

@@ -115,7 +115,8 @@ class Gateway:
     ) -> None:
         self.path, self.network = path, more.pop("network", NETWORK)
         self.host = more.pop("host", "127.0.0.1")
-        self.access = {key: more.pop(key, usual) for key, usual in (("tls", None), ("insecure", False), ("names", ()))}
+        usual = {"tls": None, "insecure": False, "names": (), "announced": False}
+        self.access = {key: more.pop(key, value) for key, value in usual.items()}
         self.records: list[Any] = []
         self.on_round = more.pop("on_round", self.records.append)
         grid = more.pop("grid", [])

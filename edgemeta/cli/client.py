@@ -15,6 +15,7 @@ BUDGET_S = 1.0  # of local steps between two looks at whether to stop
 PAGE_HOLD_S = 1.0  # for which the gateway may hold back its answer: who teaches the device waits for its turn
 QUIET = ("waiting", "task")
 ALWAYS = ("joined", "delivered", "discarded", "over")
+WHICH = "give the gateway as --server URL, or a join file as --join FILE"
 
 
 @click.command()
@@ -61,16 +62,22 @@ def client(
     once: bool,
     seconds: float | None,
 ) -> None:
-    """Take part in a gateway's run as a device, until the run is over; a gateway that is away is waited for."""
-    if (server is None) == (join is None):
-        raise click.UsageError("give the gateway as --server URL, or a join file as --join FILE")
+    """Take part in a gateway's run as a device, until the run is over; a gateway that is away is waited for.
+
+    Without --server and --join it is the gateway that STATE had, or the one that answers on this network.
+    """
+    if server is not None and join is not None:
+        raise click.UsageError(f"{WHICH}, and not both")
     from edgemeta.device.device import Device
     from edgemeta.device.profile import Profile, be_nice, read_profile
+    from edgemeta.device.state import gateway_of
     from edgemeta.errors import EdgemetaError
     from edgemeta.link.notify import beating, notify
     from edgemeta.logs import Seldom
     from edgemeta.names import shown
 
+    if server is None and join is None:
+        server = gateway_of(state) or found_gateway()
     limits = read_profile(profile) if profile else Profile()
     be_nice(limits.nice)
     said, last, signals = Seldom(), "", list[int]()
@@ -115,3 +122,19 @@ def client(
                 if done.kind == "over" or (once and done.round_ends):
                     return
                 time.sleep(done.wait_s)
+
+
+def found_gateway() -> str:
+    """Return the URL of the one gateway on this network; raises ConfigError where there is none, or a choice."""
+    from edgemeta.errors import ConfigError
+    from edgemeta.link.multicast import find
+
+    click.echo("looking for a gateway on this network", err=True)
+    found = find()
+    for one in found:
+        click.echo(f"{one.name}  {one.url}", err=len(found) == 1)
+    if not found:
+        raise ConfigError(f"no gateway answers on this network: {WHICH}")
+    if len(found) > 1:
+        raise ConfigError(f"{len(found)} gateways answer on this network: {WHICH}")
+    return found[0].url

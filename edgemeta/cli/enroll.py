@@ -31,13 +31,19 @@ TRUST = click.option(
 @click.option(
     "--partition-id", type=click.IntRange(0), metavar="K", help="Keep this participant number for it, and from others."
 )
+@click.option("--qr", is_flag=True, help="Show the file as a QR code, too: its text is the file's.")
 @STATE
-def enroll(name: str, url: str | None, trust: Path | None, partition_id: int | None, state: Path) -> None:
+def enroll(name: str, url: str | None, trust: Path | None, partition_id: int | None, qr: bool, state: Path) -> None:
     """Let a device take part: write NAME.join, to be copied to it. Again: a new token, the old one until it is used."""
+    from edgemeta.cli.qr import show_qr
     from edgemeta.gateway.enrolment import enroll_device
+    from edgemeta.reading import read_file
 
     _make_site(state)
-    _say(name, enroll_device(state, name, url, trust, Path(), time.time(), partition_id))
+    made = enroll_device(state, name, url, trust, Path(), time.time(), partition_id)
+    _say(name, made)
+    if qr:
+        show_qr((read_file(made.path) or b"").decode())
 
 
 def _say(name: str, made: "Joining") -> None:

@@ -19,6 +19,7 @@ from edgemeta.cli.settings import settings_from
 @click.option("--cert", type=click.Path(path_type=Path), metavar="FILE", help="A certificate of one's own, PEM.")
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, when that is in another file.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name by which it is found; may be repeated.")
+@click.option("--no-announce", "silent", is_flag=True, help="Do not answer who looks for a gateway on its network.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without encryption or access control.")
 def server(
     config: str | None,
@@ -30,6 +31,7 @@ def server(
     cert: Path | None,
     key: Path | None,
     names: tuple[str, ...],
+    silent: bool,
     insecure: bool,
 ) -> None:
     """Run the gateway: devices join it, get work from it and send their updates to it, until it is stopped.
@@ -76,6 +78,7 @@ def server(
             renewal=renewal,
             bound=bound,
             insecure=insecure,
+            announced=not silent,
             names=[*(offered.names if offered else ()), *names],
             on_round=lambda record, last_round: log.info("%s", round_line(record, last_round)),
         )

@@ -41,6 +41,7 @@ def teach(state: Path, port: int, host: str) -> None:
 @contextmanager
 def opened(device: "Device", state: Path, host: str, port: int) -> Iterator[None]:
     """Serve a device's page while the context lasts, and say where it is; beyond this machine, also the code."""
+    from edgemeta.cli.qr import show_qr
     from edgemeta.link.address import is_local
     from edgemeta.teach.routes import new_code
     from edgemeta.teach.server import page_of
@@ -49,11 +50,18 @@ def opened(device: "Device", state: Path, host: str, port: int) -> Iterator[None
     tls, code = (None, "") if local else (_encryption(state, host), new_code())
     with page_of(device, host, port, tls=tls, code=code) as got:
         for name in _names(host):
-            click.echo(f"the page is http{'' if local else 's'}://{f'[{name}]' if ':' in name else name}:{got}/")
+            click.echo(f"the page is {address(name, got, encrypted=not local)}")
         if code:
             click.echo(f"its pairing code is {code[:4]}-{code[4:]}")
             click.echo("the browser will say that it does not know the certificate, as this device made it", err=True)
+            if sys.stdout.isatty():  # nobody scans the log of a service
+                show_qr(f"{address(_names(host)[0], got, encrypted=True)}#{code}")
         yield
+
+
+def address(name: str, port: int, *, encrypted: bool) -> str:
+    """Return the address of a page, for a browser."""
+    return f"http{'s' if encrypted else ''}://{f'[{name}]' if ':' in name else name}:{port}/"
 
 
 def _names(host: str) -> list[str]:

@@ -157,5 +157,11 @@ class DeviceState:
                 disk.remove(path)
 
 
+def gateway_of(path: Path) -> str:
+    """Return the URL of the gateway that the device of a state directory had; "" where it had none."""
+    kept = read_kept(path / "device.json", Identity, FORMAT, "start the device with its gateway's URL, or a join file")
+    return kept.server if kept else ""
+
+
 def _mark(work: Work) -> str:
     return json.dumps([work.round, work.participant, work.seed, work.counted, work.layout])

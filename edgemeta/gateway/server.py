@@ -21,6 +21,7 @@ from edgemeta.fed.plan import Plan
 from edgemeta.fed.runs import config_of, is_followed, runs, shown_run
 from edgemeta.fed.scores import Record
 from edgemeta.fed.upload import most_bytes
+from edgemeta.gateway.announced import announce, new_name
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.gateway.renewal import LOOK_S as RENEWAL_S
 from edgemeta.gateway.renewal import Renewal
@@ -33,7 +34,7 @@ from edgemeta.http.exchange import off_loop
 from edgemeta.http.hosts import names_here
 from edgemeta.http.http1 import Limits
 from edgemeta.http.listener import Listener, bind, serve
-from edgemeta.link.address import is_local
+from edgemeta.link.address import is_local, is_loopback
 from edgemeta.link.notify import notify, watchdog_s
 from edgemeta.logs import Failures
 from edgemeta.meta.learners import sizes
@@ -60,17 +61,19 @@ async def run_gateway(
     insecure: bool = False,
     names: Collection[str] = (),
     bound: list[socket.socket] | None = None,
+    announced: bool = False,
 ) -> int:
     """Serve a site's newest run, and each one that follows it, until `stopped` has a result, and return that.
 
     site: one that the caller has opened, with a run in it (`edgemeta.gateway.site`). on_listening gets the port,
     on_round a round's record and the last round's number. tls, insecure: see `is_closed`. renewal: where tls comes
     from, again when it is renewed. names: by which others find this gateway, beside its addresses, the host's own names
-    and `host`. bound: what `bound_to` has, if that was asked before. Raises InputError when the address cannot be
-    had, ConfigError when the gateway would be open to a network, and StorageError.
+    and `host`. bound: what `bound_to` has, if that was asked before. announced: to who looks for it on its networks,
+    where it listens beyond this machine. Raises InputError when the address cannot be had, ConfigError when the gateway
+    would be open to a network, and StorageError.
     """
     tokens = Tokens(site / DEVICES_FILE, required=is_closed(host, encrypted=tls is not None, insecure=insecure))
-    hosts = names_here(host, *names)
+    hosts, name = names_here(host, *names), new_name()
     while not stopped.done():
         run = runs(site)[-1]
         directory = RunDirectory(run, config_of(run), elsewhere=True, site=site)
@@ -89,6 +92,7 @@ async def run_gateway(
                     _beat(),
                     _renewed(renewal, listener, gateway),
                     _note_seen(site, gateway),
+                    _announced(name if announced else "", listener, gateway),
                     _followed(gateway),
                 )
             ]
@@ -184,6 +188,13 @@ async def _renewed(renewal: Renewal | None, listener: Listener, gateway: Gateway
                 log.info("the new certificate is used: it is for %s", ", ".join(renewal.offered.names))
         gateway.certificate = renewal.offered
         await asyncio.sleep(RENEWAL_S)
+
+
+async def _announced(name: str, listener: Listener, gateway: Gateway) -> None:
+    """Have devices find the gateway under a name, if it has one and can be reached by others."""
+    if name and not all(map(is_loopback, listener.addresses)):
+        with gateway.failures.survived("announcement"):
+            await announce(name, listener.port, listener.addresses, encrypted=listener.ssl is not None)
 
 
 async def _followed(gateway: Gateway) -> None:

@@ -42,15 +42,17 @@ TLS_ONLY = ProtocolError(Fault.PLAIN_TO_TLS_PORT, "this port speaks TLS: use htt
 
 
 class Listener:
-    """A server that listens. port: the one it got; refusals: reason -> how many requests this module refused for it.
+    """A server that listens. port: the one it got; addresses: those it has.
 
-    ssl: what new connections speak TLS with; it may be replaced.
+    refusals: reason -> how many requests this module refused for it. ssl: what new connections speak TLS with; it may
+    be replaced.
     """
 
     def __init__(self, service: Service, sockets: list[socket.socket], ssl: tls.SSLContext | None) -> None:
         self._service, self._sockets, self.ssl = service, sockets, ssl
         self.refusals: Counter[str] = self._service.refusals
         self.port: int = sockets[0].getsockname()[1]
+        self.addresses: frozenset[str] = frozenset(listening.getsockname()[0] for listening in sockets)
         self._served: dict[asyncio.Task[None], Place] = {}
         self._connections: dict[Place, Connection] = {}  # of those that have said something
         self._loop = asyncio.get_running_loop()

@@ -326,8 +326,9 @@ async function poll() {
   clearTimeout(timer);
   asking = true;
   let next = EVERY_MS;
+  const sent = token;
   try {
-    const headers = {...(tag && {"If-None-Match": tag}), ...(token && {Authorization: `Bearer ${token}`})};
+    const headers = {...(tag && {"If-None-Match": tag}), ...(sent && {Authorization: `Bearer ${sent}`})};
     const answer = await fetch("/status.json", {headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS)});
     if (answer.status === 200) {
       status = await answer.json();
@@ -335,8 +336,9 @@ async function poll() {
       show();
     } else if (answer.status === 403 || answer.status === 401) {
       const refusal = await answer.json();
-      if (refusal.error === "operator-only") return ask("This is not the operator's token.");
-      notice(`The gateway refuses: ${refusal.detail}`);
+      if (refusal.error !== "operator-only") notice(`The gateway refuses: ${refusal.detail}`);
+      else if (token === sent) return ask("This is not the operator's token.");
+      else next = 0; // another one was entered meanwhile
     } else if (answer.status === 304) {
       settled();
     } else {

@@ -256,15 +256,29 @@ for (const input of at("try").querySelectorAll("input")) {
     if (file) busy(at("try"), () => attempt(file));
   });
 }
-at("pair").addEventListener("submit", async (event) => {
-  event.preventDefault();
+async function pair(code) {
   try {
-    await ask("/pair", at("code").value);
+    await ask("/pair", code);
     say("pair-said", "");
-    await look();
   } catch (error) {
+    openPairing();
     say("pair-said", error.message);
   }
+}
+
+async function begin() {
+  const scanned = location.hash.slice(1); // which the browser tells nobody
+  if (scanned) {
+    history.replaceState(null, "", location.pathname);
+    await pair(scanned);
+  }
+  await look();
+}
+
+at("pair").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  await pair(at("code").value);
+  await look();
 });
 setInterval(() => document.hidden || !at("pairing").hidden || look(), EVERY_MS);
-look();
+begin();
