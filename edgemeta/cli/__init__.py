@@ -27,7 +27,7 @@ from edgemeta.cli.server import server
 from edgemeta.cli.simulate import simulate
 from edgemeta.cli.teach import teach
 from edgemeta.errors import EdgemetaError
-from edgemeta.logs import log_to_stderr
+from edgemeta.logs import ForPeople, log_to_stderr
 from edgemeta.names import shown
 
 INTERRUPTED = 130
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for variable in ONE_THREAD:
         os.environ.setdefault(variable, "1")
     streams.set_up()
-    log_to_stderr("%(levelname)s: %(message)s")
+    log_to_stderr(ForPeople())
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)

@@ -105,9 +105,13 @@ class Gateway:
         if len(self.roster.names) > known:
             of = f" of {count}" if (count := self.coordinator.plan.config.data.participants) and not over else ""
             late = ", after the run: it gets the model" if over else ""
-            log.info("%s joined as participant %d (%d%s)%s", name, participant, known + 1, of, late)
+            facts = {"device": name, "participant": participant, "joined": known + 1}
+            log.info(f"%(device)s joined as participant %(participant)d (%(joined)d{of}){late}", facts)
             if wanted not in (None, participant):
-                log.warning("%s takes part %d of the data, and participant %d was taken", name, wanted, wanted)
+                log.warning(
+                    "%(device)s takes part %(wanted)d of the data, and participant %(wanted)d was taken",
+                    facts | {"wanted": wanted},
+                )
             self._wake()  # it may be the one that was waited for
         return participant, session
 
@@ -128,9 +132,10 @@ class Gateway:
         if self.twins.heard(participant, number):
             name = self.roster.name(participant)
             log.error(
-                "%s is two boards, as its card was copied: empty the state folder of one of them, and let it join "
-                "under a name of its own ('edgemeta enroll NAME'); what both send counts as one device's until then",
-                name,
+                "%(device)s is two boards, as its card was copied: empty the state folder of one of them, and let "
+                "it join under a name of its own ('edgemeta enroll NAME'); what both send counts as one device's until "
+                "then",
+                {"device": name},
             )
 
     async def work(self, session: str | None, wait_s: float, wake_s: float = 0.0) -> Outgoing | None:
@@ -208,7 +213,9 @@ class Gateway:
     async def _tick(self) -> float:
         """Do what time brings, and return for how long there is nothing more to do."""
         if not self.coordinator.finished and self._waiting.due("", time.monotonic()):
-            log.info("%s", waiting_for(self.coordinator, self.roster.name, time.monotonic()))
+            awaited = waiting_for(self.coordinator, self.roster.name, time.monotonic())
+            facts = {"round": self.coordinator.progress.round, "missing": len(self.coordinator.missing)}
+            log.info("%(event)s", {"event": awaited, **facts})
         try:
             async with self._turn() as coordinator:
                 await off_loop(self._follow_orders)
@@ -231,8 +238,11 @@ class Gateway:
             self.refused_of[participant][refusal.reason] += 1
         due = refusal.reason not in EXPECTED and self._refused.due((participant, refusal.reason), time.monotonic())
         if due:
-            who = peer if participant is None else self.roster.name(participant)
-            log.warning("refused %s (%s): %s", who, refusal.reason, refusal)
+            who = {"peer": peer} if participant is None else {"device": self.roster.name(participant)}
+            (key,) = who
+            log.warning(
+                f"refused %({key})s (%(reason)s): %(detail)s", {**who, "reason": refusal.reason, "detail": str(refusal)}
+            )
 
     def storage_failed(self, error: Exception) -> None:
         """Log, less and less often, that something could not be written."""
