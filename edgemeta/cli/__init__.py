@@ -18,6 +18,7 @@ from edgemeta.cli.data import data
 from edgemeta.cli.demo import demo
 from edgemeta.cli.doctor import doctor
 from edgemeta.cli.enroll import devices, enroll, operator_token, revoke, tls
+from edgemeta.cli.init import init
 from edgemeta.cli.learn import learn
 from edgemeta.cli.look import report, status, watch
 from edgemeta.cli.methods import methods
@@ -44,7 +45,7 @@ def commands() -> None:
 
 RUN = (simulate, server, client, doctor, learn, teach, compare, run, report, status, watch)
 ACCESS = (tls, enroll, devices, revoke, operator_token)
-for command in (*RUN, *ACCESS, evaluate, adapt, predict, methods, bench, data, demo):
+for command in (*RUN, *ACCESS, evaluate, adapt, predict, methods, bench, data, init, demo):
     commands.add_command(command)
 
 
