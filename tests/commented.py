@@ -18,8 +18,8 @@ HEAD = """\
 #     edgemeta simulate --config run.toml --out run        # all of it in one process
 #     edgemeta server --config run.toml                    # a gateway, which waits for as many devices as participants
 #
-# Each setting says what it is, and in parentheses its type, range and default. A line that begins with # and its name
-# without a space is a default that may be changed: take the # away. The page of settings has more: docs/configuration.md.
+# Each setting says what it is, and in parentheses its type, range and default. A line that begins with # and its
+# name, without a space, is a default that may be changed: take the # away. There is more in docs/configuration.md.
 
 """
 GIVEN = {  # what the file sets; everything else is as it is by default

@@ -28,8 +28,10 @@ from edgemeta.gateway.orders import follow_orders
 from edgemeta.gateway.outgoing import Outgoing, opened
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.standings import waiting_for
+from edgemeta.gateway.status import Told
 from edgemeta.gateway.tokens import Tokens, digest
-from edgemeta.gateway.twins import Twins
+from edgemeta.gateway.traffic import DOWN, UP, Traffic
+from edgemeta.gateway.twins import Twins, say_copied
 from edgemeta.gateway.waiting import change
 from edgemeta.http.exchange import Body, Disconnected, off_loop
 from edgemeta.http.listener import Listener
@@ -71,7 +73,7 @@ class Gateway:
         self.certificate: Offered | None = None
         self.listener: Listener | None = None  # once it listens
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
-        self.traffic = Counter(bytes_down=0, bytes_up=0)
+        self.traffic, self.told = Traffic(), Told()
         self.heard, self.twins = dict[int, float](), Twins()
         self.hosts, self.stopping = hosts, False
         self.failures = Failures(time.monotonic)
@@ -130,13 +132,7 @@ class Gateway:
     def heard_from(self, participant: int, number: str) -> None:
         """Take note of the number that a device drew when it started; say when two boards speak as one."""
         if self.twins.heard(participant, number):
-            name = self.roster.name(participant)
-            log.error(
-                "%(device)s is two boards, as its card was copied: empty the state folder of one of them, and let "
-                "it join under a name of its own ('edgemeta enroll NAME'); what both send counts as one device's until "
-                "then",
-                {"device": name},
-            )
+            say_copied(self.roster.name(participant))
 
     async def work(self, session: str | None, wait_s: float, wake_s: float = 0.0) -> Outgoing | None:
         """Return a task of who has this session, or None when there is none for it within wait_s seconds.
@@ -153,7 +149,7 @@ class Gateway:
                 self.heard[participant] = time.monotonic()
                 if task is not None:
                     outgoing = opened(task.header(coordinator.sizes), coordinator)
-                    self.traffic["bytes_down"] += task_bytes(outgoing.header, coordinator.sizes)
+                    self.traffic.count(participant, DOWN, task_bytes(outgoing.header, coordinator.sizes))
                     return outgoing
             if (over := self.coordinator.finished) and not is_followed(self.coordinator.directory.path):
                 raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
@@ -170,7 +166,7 @@ class Gateway:
         path = self._incoming / f"{participant:06d}-{next(self._numbers)}"
         try:
             async with self._arriving(participant):
-                self.traffic["bytes_up"] += await body.save(path, self.coordinator.most_update_bytes)
+                self.traffic.count(participant, UP, await body.save(path, self.coordinator.most_update_bytes))
             async with self._turn():
                 self.participant(session)  # which may have ended meanwhile
                 await off_loop(self.coordinator.deliver, participant, round_number, path, time.monotonic())
@@ -183,7 +179,7 @@ class Gateway:
         participant = self.participant(session)
         self.heard[participant] = time.monotonic()
         scores = await body.read(max_bytes)
-        self.traffic["bytes_up"] += len(scores)
+        self.traffic.count(participant, UP, len(scores))
         async with self._turn():
             self.participant(session)
             await off_loop(self.coordinator.deliver_evaluation, participant, round_number, scores, time.monotonic())
@@ -254,8 +250,9 @@ class Gateway:
         if self._asked is not None:
             self.coordinator.follow(*self._asked(), time.monotonic())
         for participant in follow_orders(self.coordinator, self.roster, self.tokens, time.monotonic()):
-            self.heard.pop(participant, None)
-            self.refused_of.pop(participant, None)
+            run: Any = self.coordinator
+            for known in (self.heard, self.refused_of, self.traffic.of, run.classes, run.shares):
+                known.pop(participant, None)
             self.twins.forget(participant)
             self.coordinator.own = self.roster.own
 
