@@ -1,11 +1,16 @@
-"""What to do about a message that would be logged a thousand times, and about what nobody expected."""
+"""How a log's lines look, what to do about one that would come a thousand times, and about what nobody expected."""
 
+import json
 import logging
+import math
+import re
 import traceback
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from edgemeta.names import MOST_SAID, shown
 
@@ -13,6 +18,7 @@ log = logging.getLogger("edgemeta")
 
 FIRST_S, LONGEST_S = 5.0, 300.0  # between two lines about the same thing; doubled each time
 MOST_STEPS = 6  # of our own code, on the way to where an exception was raised
+PLAIN = re.compile(r"[!#-<>-\[\]-~]+")  # what needs no quotation marks: visible ASCII but for " = and the backslash
 PACKAGE = str(Path(__file__).parent)
 
 
@@ -32,19 +38,55 @@ class Seldom:
         return True
 
 
-class OneLine(logging.Formatter):
-    """Shows a message on one line, whatever has come into it."""
+class ForPeople(logging.Formatter):
+    """A line that is read: the message, on one line whatever has come into it, after its level if that is a warning."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = shown(record.message)
-        return super().formatMessage(record)
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname}: "
+        return level + shown(record.message)
 
 
-def log_to_stderr(form: str, *, force: bool = False) -> None:
-    """Have this process log warnings to standard error. form: of a line; force: in the place of what was set before."""
+class ForPrograms(logging.Formatter):
+    """A line that is searched: time, level, event (the message), and the values in the message by their names.
+
+    write: makes the line of them, `logfmt` or `json_line`. A message has names where its values are given as a mapping:
+    log.info("%(device)s joined", {"device": "cam", "participant": 3}).
+    """
+
+    def __init__(self, write: Callable[[Mapping[str, Any]], str]) -> None:
+        super().__init__()
+        self._write = write
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        facts = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
+        if record.exc_info:
+            facts["exception"] = repr(record.exc_info[1])
+        return self._write(facts | dict(record.args) if isinstance(record.args, Mapping) else facts)
+
+
+def logfmt(facts: Mapping[str, Any]) -> str:
+    """Return facts as `key=value`; a value is in quotation marks, and escaped as in JSON, where it needs them."""
+    texts = {key: str(value) for key, value in facts.items()}
+    return " ".join(f"{key}={text if PLAIN.fullmatch(text) else _quoted(text)}" for key, text in texts.items())
+
+
+def _quoted(text: str) -> str:
+    return shown(json.dumps(text, ensure_ascii=False))
+
+
+def json_line(facts: Mapping[str, Any]) -> str:
+    """Return facts as a JSON object in ASCII; a number that JSON does not have is text."""
+    odd = {key: str(value) for key, value in facts.items() if isinstance(value, float) and not math.isfinite(value)}
+    return json.dumps({**facts, **odd}, default=str)
+
+
+def log_to_stderr(form: logging.Formatter, level: str = "WARNING") -> None:
+    """Have this process log to standard error, and nowhere else; level: from which on, by its name in any case."""
     handler = logging.StreamHandler()
-    handler.setFormatter(OneLine(form))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=force)
+    handler.setFormatter(form)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    log.setLevel(level.upper())
 
 
 class Failures:
@@ -77,4 +119,7 @@ class Failures:
             way = [f"{Path(code.co_filename).name}:{line} {code.co_qualname}" for code, line in (*ours, *steps[-1:])]
             said = shown(f"{type(error).__name__}: {error}", MOST_SAID)
             where = ", from ".join(way[::-1]) or "no place"
-            log.error("a %s failed, and the run goes on: %s; at %s", what, said, where)
+            log.error(
+                "a %(what)s failed, and the run goes on: %(error)s; at %(at)s",
+                {"what": what, "error": said, "at": where},
+            )

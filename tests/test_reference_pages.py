@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 import click
 import pytest
 from click.testing import CliRunner
+from commented import cells
 
 from edgemeta import api
 from edgemeta.cli import _status, commands
@@ -59,13 +60,6 @@ TYPES = {
     tuple[tuple[int, int], ...]: "list of pairs of whole numbers",
     Mapping[str, float]: "table of numbers",
 }
-
-
-def cells(section: str, page: str = PAGE) -> list[list[str]]:
-    """Return the rows of a section's tables that begin with a name."""
-    body = re.split(r"^#+ ", page.partition(f"# {section}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in body.splitlines() if line.startswith("|")]
-    return [row for row in rows if row[0].startswith("`")]
 
 
 def named(section: str) -> dict[str, list[str]]:

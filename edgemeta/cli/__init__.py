@@ -18,6 +18,7 @@ from edgemeta.cli.data import data
 from edgemeta.cli.demo import demo
 from edgemeta.cli.doctor import doctor
 from edgemeta.cli.enroll import devices, enroll, operator_token, revoke, tls
+from edgemeta.cli.init import init
 from edgemeta.cli.learn import learn
 from edgemeta.cli.look import report, status, watch
 from edgemeta.cli.methods import methods
@@ -27,7 +28,7 @@ from edgemeta.cli.server import server
 from edgemeta.cli.simulate import simulate
 from edgemeta.cli.teach import teach
 from edgemeta.errors import EdgemetaError
-from edgemeta.logs import log_to_stderr
+from edgemeta.logs import ForPeople, log_to_stderr
 from edgemeta.names import shown
 
 INTERRUPTED = 130
@@ -44,7 +45,7 @@ def commands() -> None:
 
 RUN = (simulate, server, client, doctor, learn, teach, compare, run, report, status, watch)
 ACCESS = (tls, enroll, devices, revoke, operator_token)
-for command in (*RUN, *ACCESS, evaluate, adapt, predict, methods, bench, data, demo):
+for command in (*RUN, *ACCESS, evaluate, adapt, predict, methods, bench, data, init, demo):
     commands.add_command(command)
 
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for variable in ONE_THREAD:
         os.environ.setdefault(variable, "1")
     streams.set_up()
-    log_to_stderr("%(levelname)s: %(message)s")
+    log_to_stderr(ForPeople())
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)

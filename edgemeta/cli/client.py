@@ -49,6 +49,7 @@ WHICH = "give the gateway as --server URL, or a join file as --join FILE"
 @click.option(
     "--for", "seconds", type=click.FloatRange(0.1), metavar="SECONDS", help="Give up after so long, with status 1."
 )
+@options.log
 def client(
     server: str | None,
     join: Path | None,
@@ -61,6 +62,8 @@ def client(
     page_host: str,
     once: bool,
     seconds: float | None,
+    log_level: str,
+    log_json: bool,
 ) -> None:
     """Take part in a gateway's run as a device, until the run is over; a gateway that is away is waited for.
 
@@ -68,14 +71,17 @@ def client(
     """
     if server is not None and join is not None:
         raise click.UsageError(f"{WHICH}, and not both")
+    import logging
+
     from edgemeta.device.device import Device
     from edgemeta.device.profile import Profile, be_nice, read_profile
     from edgemeta.device.state import gateway_of
     from edgemeta.errors import EdgemetaError
     from edgemeta.link.notify import beating, notify
-    from edgemeta.logs import Seldom
-    from edgemeta.names import shown
+    from edgemeta.logs import ForPeople, ForPrograms, Seldom, json_line, log_to_stderr
 
+    log_to_stderr(ForPrograms(json_line) if log_json else ForPeople(), log_level)
+    log = logging.getLogger("edgemeta")
     if server is None and join is None:
         server = gateway_of(state) or found_gateway()
     limits = read_profile(profile) if profile else Profile()
@@ -103,7 +109,8 @@ def client(
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, on_signal)
         text = f"{device.place}: asking for work"
-        click.echo(f"{shown(text)}; state in {state}, data: {data}", err=True)
+        begun = {"place": device.place, "state": state, "data": data}
+        log.info("%(place)s: asking for work; state in %(state)s, data: %(data)s", begun)
         if seconds is not None:
             signal.setitimer(signal.ITIMER_REAL, seconds)
         notify("READY=1")
@@ -115,9 +122,9 @@ def client(
                     stop(signals[0])
                 if done.kind not in QUIET:
                     said = said if done.kind == last else Seldom()
-                    text = shown(str(done))
+                    text = str(done)
                     if done.kind in ALWAYS or said.due(done.kind, time.monotonic()):
-                        click.echo(text, err=True)
+                        log.info("%(event)s", {"event": text, "kind": done.kind})
                     last = done.kind
                 if done.kind == "over" or (once and done.round_ends):
                     return

@@ -26,3 +26,15 @@ def state(what: str) -> Callable[[Any], Any]:
         metavar="DIR",
         help=what,
     )
+
+
+def log(command: Any) -> Any:
+    """Add the options of a log to a command that goes on for long: --log-level and --log-json."""
+    level = click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        show_default=True,
+        help="What is logged: this and what is worse.",
+    )
+    return level(click.option("--log-json", is_flag=True, help="Log a JSON object a line.")(command))

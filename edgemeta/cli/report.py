@@ -50,6 +50,29 @@ def round_line(record: Record, last_round: int | None) -> str:
     return "  ".join([*parts, f"{record['seconds']:.1f} s"])
 
 
+def round_facts(record: Record, last_round: int | None) -> dict[str, Any]:
+    """Return a round's record for a log: its line as the event, and its numbers; accuracies are shares."""
+    kept = (
+        "round",
+        "phase",
+        "algorithm",
+        "train_loss",
+        "participants",
+        "failures",
+        "bytes_down",
+        "bytes_up",
+        "seconds",
+    )
+    facts = {"event": round_line(record, last_round)} | {
+        key: record[key] for key in kept if record[key] not in (None, "")
+    }
+    for key, name in (("evaluation", "accuracy"), ("evaluation_new", "accuracy_new")):
+        for when in ("before", "after"):
+            if accuracy := ((record.get(key) or {}).get(when) or {}).get("accuracy"):
+                facts[f"{name}_{when}"] = accuracy["mean"]
+    return facts
+
+
 def before_after(evaluation: Mapping[str, Any]) -> str:
     """Return the mean accuracy before and after adaptation, in per cent; the loss where there is no accuracy.
 

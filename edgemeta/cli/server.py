@@ -21,6 +21,7 @@ from edgemeta.cli.settings import settings_from
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name by which it is found; may be repeated.")
 @click.option("--no-announce", "silent", is_flag=True, help="Do not answer who looks for a gateway on its network.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without encryption or access control.")
+@options.log
 def server(
     config: str | None,
     host: str,
@@ -33,6 +34,8 @@ def server(
     names: tuple[str, ...],
     silent: bool,
     insecure: bool,
+    log_level: str,
+    log_json: bool,
 ) -> None:
     """Run the gateway: devices join it, get work from it and send their updates to it, until it is stopped.
 
@@ -54,17 +57,16 @@ def server(
     import socket
 
     from edgemeta import api
-    from edgemeta.cli.report import round_line
+    from edgemeta.cli.report import round_facts
     from edgemeta.cli.run import given, resolved
     from edgemeta.fed.runs import runs
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import bound_to, run_gateway, signalled
     from edgemeta.gateway.site import begin_run, compare, has_run, opened
-    from edgemeta.logs import log_to_stderr
+    from edgemeta.logs import ForPrograms, json_line, log_to_stderr, logfmt
 
-    log_to_stderr("%(asctime)s %(levelname)s: %(message)s", force=True)
+    log_to_stderr(ForPrograms(json_line if log_json else logfmt), log_level)
     log = logging.getLogger("edgemeta")
-    log.setLevel(logging.INFO)
     give_back_large_blocks()
 
     async def serve(bound: list[socket.socket]) -> int:
@@ -80,7 +82,7 @@ def server(
             insecure=insecure,
             announced=not silent,
             names=[*(offered.names if offered else ()), *names],
-            on_round=lambda record, last_round: log.info("%s", round_line(record, last_round)),
+            on_round=lambda record, last_round: log.info("%(event)s", round_facts(record, last_round)),
         )
 
     with bound_to(host, port, encrypted=encryption is not None, insecure=insecure) as bound:
@@ -90,7 +92,7 @@ def server(
             asked, network, data = resolved(settings, None if there else init, own_model)
         with opened(state):
             if new:
-                log.info("%s is the site of a gateway from now on", state)
+                log.info("%(site)s is the site of a gateway from now on", {"site": state})
             if asked and network and not there:
                 begin_run(state, asked, network, api.initial(network, asked.seed, init, asked.model.names), data)
             elif asked:

@@ -38,7 +38,7 @@ class AtWork:
         self.members = Members(roster, progress)
         self._opened, self._name = now, name
         self._collected = Collected(directory, plan, model)
-        self.classes = self._collected.classes
+        self.classes, self.shares = self._collected.classes, self._collected.shares
         self._server = (-1, ServerState())  # what is kept beside the model of a round
 
     @property

@@ -45,9 +45,11 @@ def close(
     samples = {k: update.samples for k, update in updates.items()}
     outcome = advance(directory, plan, model, progress, updates, weights(samples, own))
     for k in outcome.left_out:
-        log.warning("round %d: the update of %s is left out: with it the model overflows", progress.round, name(k))
+        of = {"round": progress.round, "device": name(k)}
+        log.warning("round %(round)d: the update of %(device)s is left out: with it the model overflows", of)
     for k in outcome.clipped:
-        log.warning("round %d: the update of %s is cut down: it is far larger than usual", progress.round, name(k))
+        of = {"round": progress.round, "device": name(k)}
+        log.warning("round %(round)d: the update of %(device)s is cut down: it is far larger than usual", of)
     bad, counting = {*outcome.clipped, *outcome.left_out}, {k: updates[k] for k in outcome.counted}
     strikes = standing.after(counting.keys() - bad, bad)
     if not counting:
@@ -83,11 +85,14 @@ def repeat(plan: Plan, progress: Progress, standing: Standing, name: Callable[[i
     """
     before, number = progress.before, progress.round - 1
     if before is None:
-        log.error("round %d: the model diverges on most devices: lower lr or inner_lr", progress.round)
+        log.error(
+            "round %(round)d: the model diverges on most devices: lower lr or inner_lr", {"round": progress.round}
+        )
         return None
     log.error(
-        "round %d: the model diverges on most devices: round %d is repeated without %s, whose update was the largest",
-        *(progress.round, number, ", ".join(map(name, before.largest))),
+        "round %(round)d: the model diverges on most devices: round %(repeated)d is repeated without %(device)s, "
+        "whose update was the largest",
+        {"round": progress.round, "repeated": number, "device": ", ".join(map(name, before.largest))},
     )
     return {
         "strikes": standing.after([], before.largest),

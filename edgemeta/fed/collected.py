@@ -30,6 +30,7 @@ class Collected:
         self.updates: dict[int, Delivered] = {}
         self.scores: dict[int, dict[str, Any]] = {}
         self.classes: dict[int, int] = {}  # how many of its own a participant has said to have, where each has its own
+        self.shares: dict[int, dict[str, float | None]] = {}  # right answers of a participant when last scored
 
     def of(self, stage: Stage) -> Mapping[int, Any]:
         """Return what a stage collects."""
@@ -98,6 +99,8 @@ class Collected:
     def _kept(self, participant: int, body: bytes, scores: dict[str, Any]) -> dict[str, Any]:
         if "classes" in scores:
             self.classes[participant] = scores["classes"]
+        if "accuracy" in scores["after"]:
+            self.shares[participant] = {when: (scores[when] or {}).get("accuracy") for when in ("before", "after")}
         return scores | {"bytes": len(body)}
 
     def _admit(self, file: Path, tasks: range, sizes: Mapping[str, int], into: int) -> Delivered:

@@ -83,7 +83,7 @@ class Coordinator(AtWork):
         self.members.away.discard(participant)
         if self.members.says_wake(participant, wake_s):
             self._commit()  # it is known again after a restart
-            log.info("%s wakes every %s", self._name(participant), duration(wake_s))
+            log.info("%(device)s wakes every %(every)s", {"device": self._name(participant), "every": duration(wake_s)})
         self._go_on(now)
         if participant in self.standing.diverged:
             return None
@@ -131,7 +131,8 @@ class Coordinator(AtWork):
         """
         said = self.standing.diverged
         if self.is_new(Stage.TRAIN, participant, round_number) and participant not in said:
-            log.warning("round %d: the model diverges on %s", round_number, self._name(participant))
+            of = {"round": round_number, "device": self._name(participant)}
+            log.warning("round %(round)d: the model diverges on %(device)s", of)
             said.add(participant)
             self.standing.out.add(participant)
             if 2 * len(said) > len(self.progress.cohort):
@@ -202,10 +203,10 @@ class Coordinator(AtWork):
             self._close(now)
         else:
             log.warning(
-                "round %d: only %d of %d delivered before the deadline, and %d are needed: "
-                "opened again (missing: %s); %s",
-                *(self.progress.round, delivered, len(self.progress.cohort), self._min_fit),
-                *(", ".join(map(self._name, self.missing)), GONE),
+                "round %(round)d: only %(delivered)d of %(asked)d delivered before the deadline, and %(needed)d are "
+                f"needed: opened again (missing: %(missing)s); {GONE}",
+                {"round": self.progress.round, "delivered": delivered, "asked": len(self.progress.cohort)}
+                | {"needed": self._min_fit, "missing": ", ".join(map(self._name, self.missing))},
             )
             self._commit(cohort=[], attempt=self.progress.attempt + 1, without=[])  # who was left out may be needed
         self._go_on(now)
@@ -246,7 +247,7 @@ class Coordinator(AtWork):
         said = f"{count} of {len(self.progress.cohort)} boards wake every {duration(wake_s)} or more often"
         if wake_s and said != self._said:
             longer = f"closes after {duration(self.deadline_s)} instead of {duration(usual_s)}"
-            log.info("round %d: %s: it %s", self.progress.round, said, longer)
+            log.info(f"round %(round)d: {said}: it {longer}", {"round": self.progress.round})
             self._said = said
 
     def _close(self, now: float) -> None:
@@ -308,7 +309,8 @@ class Coordinator(AtWork):
         progress = replace(self.progress, **{**self.members.facts(), **changes})
         self.directory.commit(progress)
         for name in map(self._name, self.standing.committed(progress.strikes)):
-            log.warning("%s is asked no more: 'edgemeta devices release %s' lets it take part again", name, name)
+            release = "'edgemeta devices release %(device)s' lets it take part again"
+            log.warning(f"%(device)s is asked no more: {release}", {"device": name})
         if not progress.cohort:  # the stage is over, or is opened again
             self.standing.new_stage()
         self.progress, self._closing = progress, False

@@ -28,8 +28,10 @@ from edgemeta.gateway.orders import follow_orders
 from edgemeta.gateway.outgoing import Outgoing, opened
 from edgemeta.gateway.roster import Roster
 from edgemeta.gateway.standings import waiting_for
+from edgemeta.gateway.status import Told
 from edgemeta.gateway.tokens import Tokens, digest
-from edgemeta.gateway.twins import Twins
+from edgemeta.gateway.traffic import DOWN, UP, Traffic
+from edgemeta.gateway.twins import Twins, say_copied
 from edgemeta.gateway.waiting import change
 from edgemeta.http.exchange import Body, Disconnected, off_loop
 from edgemeta.http.listener import Listener
@@ -71,7 +73,7 @@ class Gateway:
         self.certificate: Offered | None = None
         self.listener: Listener | None = None  # once it listens
         self.listener_refusals: Counter[str] = Counter()  # the listener's own, once it listens
-        self.traffic = Counter(bytes_down=0, bytes_up=0)
+        self.traffic, self.told = Traffic(), Told()
         self.heard, self.twins = dict[int, float](), Twins()
         self.hosts, self.stopping = hosts, False
         self.failures = Failures(time.monotonic)
@@ -105,9 +107,13 @@ class Gateway:
         if len(self.roster.names) > known:
             of = f" of {count}" if (count := self.coordinator.plan.config.data.participants) and not over else ""
             late = ", after the run: it gets the model" if over else ""
-            log.info("%s joined as participant %d (%d%s)%s", name, participant, known + 1, of, late)
+            facts = {"device": name, "participant": participant, "joined": known + 1}
+            log.info(f"%(device)s joined as participant %(participant)d (%(joined)d{of}){late}", facts)
             if wanted not in (None, participant):
-                log.warning("%s takes part %d of the data, and participant %d was taken", name, wanted, wanted)
+                log.warning(
+                    "%(device)s takes part %(wanted)d of the data, and participant %(wanted)d was taken",
+                    facts | {"wanted": wanted},
+                )
             self._wake()  # it may be the one that was waited for
         return participant, session
 
@@ -126,12 +132,7 @@ class Gateway:
     def heard_from(self, participant: int, number: str) -> None:
         """Take note of the number that a device drew when it started; say when two boards speak as one."""
         if self.twins.heard(participant, number):
-            name = self.roster.name(participant)
-            log.error(
-                "%s is two boards, as its card was copied: empty the state folder of one of them, and let it join "
-                "under a name of its own ('edgemeta enroll NAME'); what both send counts as one device's until then",
-                name,
-            )
+            say_copied(self.roster.name(participant))
 
     async def work(self, session: str | None, wait_s: float, wake_s: float = 0.0) -> Outgoing | None:
         """Return a task of who has this session, or None when there is none for it within wait_s seconds.
@@ -148,7 +149,7 @@ class Gateway:
                 self.heard[participant] = time.monotonic()
                 if task is not None:
                     outgoing = opened(task.header(coordinator.sizes), coordinator)
-                    self.traffic["bytes_down"] += task_bytes(outgoing.header, coordinator.sizes)
+                    self.traffic.count(participant, DOWN, task_bytes(outgoing.header, coordinator.sizes))
                     return outgoing
             if (over := self.coordinator.finished) and not is_followed(self.coordinator.directory.path):
                 raise Refused(Reason.RUN_OVER, "the run is over: the model is at /v1/model")
@@ -165,7 +166,7 @@ class Gateway:
         path = self._incoming / f"{participant:06d}-{next(self._numbers)}"
         try:
             async with self._arriving(participant):
-                self.traffic["bytes_up"] += await body.save(path, self.coordinator.most_update_bytes)
+                self.traffic.count(participant, UP, await body.save(path, self.coordinator.most_update_bytes))
             async with self._turn():
                 self.participant(session)  # which may have ended meanwhile
                 await off_loop(self.coordinator.deliver, participant, round_number, path, time.monotonic())
@@ -178,7 +179,7 @@ class Gateway:
         participant = self.participant(session)
         self.heard[participant] = time.monotonic()
         scores = await body.read(max_bytes)
-        self.traffic["bytes_up"] += len(scores)
+        self.traffic.count(participant, UP, len(scores))
         async with self._turn():
             self.participant(session)
             await off_loop(self.coordinator.deliver_evaluation, participant, round_number, scores, time.monotonic())
@@ -208,7 +209,9 @@ class Gateway:
     async def _tick(self) -> float:
         """Do what time brings, and return for how long there is nothing more to do."""
         if not self.coordinator.finished and self._waiting.due("", time.monotonic()):
-            log.info("%s", waiting_for(self.coordinator, self.roster.name, time.monotonic()))
+            awaited = waiting_for(self.coordinator, self.roster.name, time.monotonic())
+            facts = {"round": self.coordinator.progress.round, "missing": len(self.coordinator.missing)}
+            log.info("%(event)s", {"event": awaited, **facts})
         try:
             async with self._turn() as coordinator:
                 await off_loop(self._follow_orders)
@@ -231,8 +234,11 @@ class Gateway:
             self.refused_of[participant][refusal.reason] += 1
         due = refusal.reason not in EXPECTED and self._refused.due((participant, refusal.reason), time.monotonic())
         if due:
-            who = peer if participant is None else self.roster.name(participant)
-            log.warning("refused %s (%s): %s", who, refusal.reason, refusal)
+            who = {"peer": peer} if participant is None else {"device": self.roster.name(participant)}
+            (key,) = who
+            log.warning(
+                f"refused %({key})s (%(reason)s): %(detail)s", {**who, "reason": refusal.reason, "detail": str(refusal)}
+            )
 
     def storage_failed(self, error: Exception) -> None:
         """Log, less and less often, that something could not be written."""
@@ -244,8 +250,9 @@ class Gateway:
         if self._asked is not None:
             self.coordinator.follow(*self._asked(), time.monotonic())
         for participant in follow_orders(self.coordinator, self.roster, self.tokens, time.monotonic()):
-            self.heard.pop(participant, None)
-            self.refused_of.pop(participant, None)
+            run: Any = self.coordinator
+            for known in (self.heard, self.refused_of, self.traffic.of, run.classes, run.shares):
+                known.pop(participant, None)
             self.twins.forget(participant)
             self.coordinator.own = self.roster.own
 

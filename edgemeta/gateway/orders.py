@@ -34,16 +34,19 @@ def _follow(
     match what:
         case _ if what == HOLD:
             coordinator.hold(number)
-            log.info("%s is held: it is asked no more", name)
+            log.info("%(device)s is held: it is asked no more", {"device": name})
         case _ if what == RELEASE:
             coordinator.release(number)
-            log.info("%s is released", name)
+            log.info("%(device)s is released", {"device": name})
         case _ if what == REMOVE:
             coordinator.remove(number, now)
             roster.remove(name)
-            log.info("%s is removed: the run goes on without it", name)
+            log.info("%(device)s is removed: the run goes on without it", {"device": name})
         case _ if what == REPLACE:
             roster.check_name(name, other)
             coordinator.replace(number)
             roster.replace(name, other)
-            log.info("%s has the place of %s, participant %d: the run waits for it to join", other, name, number)
+            log.info(
+                "%(device)s has the place of %(before)s, participant %(participant)d: the run waits for it to join",
+                {"device": other, "before": name, "participant": number},
+            )

@@ -127,7 +127,10 @@ class Roster:
             proven = replace(member, key=_hash(key), session=_hash(self._session(name, key)), token=token, cut=cut)
             if proven != member:
                 if member.key not in ("", proven.key):
-                    log.warning("'%s' joins with a new key: its card was lost, or two boards have its token", name)
+                    log.warning(
+                        "'%(device)s' joins with a new key: its card was lost, or two boards have its token",
+                        {"device": name},
+                    )
                 self._keep({**self._members, name: proven})
         return member.participant, self._session(name, key)
 

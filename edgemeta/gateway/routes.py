@@ -18,7 +18,7 @@ from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.gateway.gateway import Gateway
 from edgemeta.gateway.hosts import check_host, check_origin
 from edgemeta.gateway.metrics import CONTENT_TYPE, metrics_of
-from edgemeta.gateway.status import status_of, tag_of
+from edgemeta.gateway.status import status_of
 from edgemeta.gateway.waiting import RETRY_S, again_s
 from edgemeta.http.exchange import Body, FilePart, Response, json_answer
 from edgemeta.http.http1 import Request
@@ -220,11 +220,11 @@ async def _model(gateway: Gateway, request: Request, body: Body) -> Response:
 
 async def _status(gateway: Gateway, request: Request, body: Body) -> Response:
     _check_operator(gateway, request, body.peer)
-    tag = tag_of(gateway)
+    tag, status = gateway.told.at(gateway, time.monotonic())
     headers = {"ETag": tag, "Cache-Control": "no-store"}
     if tag in map(str.strip, request.headers.get("if-none-match", "").split(",")):
         return Response(304, headers)
-    return json_answer(200, status_of(gateway, time.monotonic()), headers)
+    return Response(200, {"Content-Type": "application/json", **headers}, status)
 
 
 async def _metrics(gateway: Gateway, request: Request, body: Body) -> Response:

@@ -139,7 +139,8 @@ def _opened(
         earlier=_earlier(site),
     )
     size, awaited = network.layout.size, waiting_for(coordinator, roster.name, time.monotonic())
-    log.info("run %s in %s: %s with %d parameters; %s", run.name, site, network.name, size, awaited)
+    about = {"run": run.name, "site": site, "model": network.name, "parameters": size, "awaited": awaited}
+    log.info("run %(run)s in %(site)s: %(model)s with %(parameters)d parameters; %(awaited)s", about)
     if tokens.required:
         log.info("devices join with the token of their join file ('edgemeta enroll'): %d enrolled", tokens.enrolled)
     vectors = [sizes(network, phase.algorithm) for phase in plan.config.phases]
@@ -204,7 +205,7 @@ async def _followed(gateway: Gateway) -> None:
         await asyncio.sleep(LOOK_S)
         with suppress(StorageError):  # it is looked at again
             followed = gateway.coordinator.finished and is_followed(run)
-    log.info("another run follows run %s", run.name)
+    log.info("another run follows run %(run)s", {"run": run.name})
 
 
 @contextmanager

@@ -4,6 +4,10 @@ A device draws a number when it starts and says it with each request. One that s
 again; two that run side by side do so in turns.
 """
 
+import logging
+
+log = logging.getLogger("edgemeta")
+
 KEPT = 8  # numbers remembered of a participant
 LONGEST = 64  # characters of one
 
@@ -30,3 +34,12 @@ class Twins:
         """Know nothing of a participant any more: another board has its place, or its card was made anew."""
         self._said.pop(participant, None)
         self.found.discard(participant)
+
+
+def say_copied(name: str) -> None:
+    """Log that two boards speak under a name."""
+    log.error(
+        "%(device)s is two boards, as its card was copied: empty the state folder of one of them, and let it join "
+        "under a name of its own ('edgemeta enroll NAME'); what both send counts as one device's until then",
+        {"device": name},
+    )

@@ -56,7 +56,7 @@ class Service:
         """Count a refusal; one that whoever set up gateway and device has to hear of is logged too, now and then."""
         self.refusals[error.fault] += 1
         if error.fault in MISMATCHES and self.logged.due(error.fault, time.monotonic()):
-            log.warning("%s %s", peer, MISMATCHES[error.fault])
+            log.warning(f"%(peer)s {MISMATCHES[error.fault]}", {"peer": peer})
 
 
 class Protocol(asyncio.StreamReaderProtocol):
@@ -150,6 +150,8 @@ class Connection:
                 self.busy, head_only = True, request.method == "HEAD"
                 body = Body(request, self._peer, self._receive, self._send_continue, self._claim)
                 response = open_files(await self._handle(request, body), files)
+                asked = {"peer": self._peer, "method": request.method, "path": request.path, "status": response.status}
+                log.debug("%(peer)s: %(method)s %(path)s, answered by %(status)d", asked)
                 keep = request.keep_alive and not (self._service.closing or body.withheld or self._place.spare)
                 head = response_head(response, keep)
             except Disconnected:

@@ -170,7 +170,7 @@ class Listener:
     def _not_met(self, address: str, error: OSError) -> None:
         word, text = door.advice(error) or ("", "")
         if word and self._service.logged.due(word, self._loop.time()):
-            log.warning("no TLS with %s: %s", address, text)
+            log.warning("no TLS with %(peer)s: %(detail)s", {"peer": address, "detail": text})
 
 
 async def serve(

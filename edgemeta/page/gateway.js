@@ -214,9 +214,14 @@ function counts(of) {
   return Object.entries(of).map(([word, count]) => `${word} ${count}`).join(", ");
 }
 
+function right(accuracy) {
+  return ["before", "after"].map((when) => accuracy?.[when] ?? null).filter((one) => one !== null).map(percent).join(" → ") || "–";
+}
+
 function showDevices() {
   const copied = new Set(status.copied), own = status.devices.some((device) => "classes" in device);
-  const header = ["device", "heard", "does", "counted in round", "refused", ...(own ? ["classes"] : []), "participant"];
+  const header = ["device", "heard", "does", "accuracy", "counted in round", "refused", ...(own ? ["classes"] : []),
+    "sent, received", "participant"];
   const ill = (device) => ILL.includes(device.doing) || copied.has(device.name);
   const sorted = [...status.devices].sort((one, other) => ill(other) - ill(one) || one.participant - other.participant);
   const rows = sorted.map((device) => {
@@ -226,8 +231,8 @@ function showDevices() {
     const heard = device.heard_s === null ? "not since the start" :
       live(make("span"), (ms) => `${duration(device.heard_s + ms / 1000)} ago`);
     return [device.name, heard, make("span", ill(device) ? {class: "bad"} : {}, (ill(device) ? "⚠ " : "") + words.join("; ")),
-      device.counted || "–", counts(device.refusals) || "–", ...(own ? [device.classes ?? "?"] : []),
-      `${device.participant}${device.trains ? "" : ", new"}`];
+      right(device.accuracy), device.counted || "–", counts(device.refusals) || "–", ...(own ? [device.classes ?? "?"] : []),
+      device.bytes_up + device.bytes_down ? `${size(device.bytes_up)}, ${size(device.bytes_down)}` : "–", `${device.participant}${device.trains ? "" : ", new"}`];
   });
   const made = rows.length ? table(header, rows) : make("p", {}, "No device has joined yet.");
   if (rows.length > 20) {
@@ -255,17 +260,17 @@ function showRest() {
 }
 
 function showNext() {
-  const commands = [], held = status.held[0];
+  const commands = [], held = status.held[0], at = `--state ${quoted(status.site)}`;
   if (status.stage === "over") {
-    commands.push(["Begin another run for these devices", "edgemeta run new --config RUN.toml --from latest"]);
-    commands.push(["Have this one go on for longer", "edgemeta run extend --rounds 10"]);
+    commands.push(["Begin another run for these devices", `edgemeta run new --config RUN.toml --from latest ${at}`]);
+    commands.push(["Have this one go on for longer", `edgemeta run extend --rounds 10 ${at}`]);
   } else {
-    commands.push(["End this run as it is", "edgemeta run stop"]);
+    commands.push(["End this run as it is", `edgemeta run stop ${at}`]);
   }
-  commands.push(status.tokens ? ["Let another device take part", "edgemeta enroll NAME"] :
+  commands.push(status.tokens ? ["Let another device take part", `edgemeta enroll NAME ${at}`] :
     ["Have another device take part", `edgemeta client --server ${location.origin} --name NAME --data PICTURES`]);
-  if (held !== undefined) commands.push([`Ask ${held} again`, `edgemeta devices release ${quoted(held)}`]);
-  commands.push(["Keep what there is of this run as a page", "edgemeta report edgemeta-state"]);
+  if (held !== undefined) commands.push([`Ask ${held} again`, `edgemeta devices release ${quoted(held)} ${at}`]);
+  commands.push(["Keep what there is of this run as a page", `edgemeta report ${quoted(status.site)}`]);
   if (byId("next").dataset.shown === JSON.stringify(commands)) return;  // a button that has the focus stays
   byId("next").dataset.shown = JSON.stringify(commands);
   byId("next").replaceChildren(...commands.map(([why, command]) => {
@@ -276,7 +281,7 @@ function showNext() {
 }
 
 function quoted(name) {  // for a shell
-  return /^[\w.-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`;
+  return /^[\w./-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`;
 }
 
 async function copy(code, button) {

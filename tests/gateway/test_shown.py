@@ -10,12 +10,12 @@ from processes import server
 
 from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.http.head import Fault, ProtocolError
-from edgemeta.logs import Failures, OneLine
+from edgemeta.logs import Failures, ForPeople
 from edgemeta.names import shown
 
 SIZE, LAYOUT = 3 * 200 + 200 + 200 * 200 + 200 + 200 * 2 + 2, "c255503761aabd60"  # `mlp` of the tests' run
 LINE = b"\x1b[2J\n2026-11-25 00:00:00,000 INFO: all is well\r\n\x9b31m"
-STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING|ERROR): ")
+STAMP = re.compile(r"time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z level=(info|warning|error) event=")
 TEXT = json.dumps(LINE.decode("latin-1") + "\u202e\u2028" + "x" * 9000)
 
 
@@ -106,7 +106,7 @@ def test_one_function_makes_all_of_it_plain():
 
 def test_a_line_of_the_log_ends_where_it_is_meant_to():
     record = logging.LogRecord("edgemeta", logging.WARNING, "", 0, "of %s", ("a\r\n\x1b[2J\u2028b",), None)
-    assert OneLine("%(levelname)s: %(message)s").format(record) == "WARNING: of a\\r\\n\\x1b[2J\\u2028b"
+    assert ForPeople().format(record) == "WARNING: of a\\r\\n\\x1b[2J\\u2028b"
 
 
 def test_an_error_is_one_line_with_its_place(caplog):

@@ -2,10 +2,12 @@
 
 import base64
 import hashlib
+import json
 import re
+import time
 
 import pytest
-from gateways import ACCEPTED, Device, Gateway, no_gateway_left, own_address, wait_for
+from gateways import ACCEPTED, SCORES, SIZE, Device, Gateway, no_gateway_left, own_address, update_body, wait_for
 
 from edgemeta.gateway.tokens import DEVICES_FILE, set_operator
 
@@ -72,9 +74,11 @@ def test_it_follows_a_run_and_hostile_names_stay_text(run, tab):
     figures = tab.text("#figures")
     assert "chance 50.0\u00a0%\n25.0\u00a0% → 75.0\u00a0%" in figures
     assert "wrong-round 1" in tab.text("#devices")
+    assert "25.0\u00a0% → 50.0\u00a0%" in tab.text("#devices tbody tr")
     assert "wrong-round\trefused\t1" in tab.text("#refused")
     rows = tab.value("[...document.querySelectorAll('#devices tbody tr')].map((row) => row.innerText)")
     assert [row.split("\t")[2] for row in rows] == ["has delivered", "is asked"]
+    assert [row.split("\t")[3] for row in rows] == ["25.0\u00a0% → 50.0\u00a0%", "25.0\u00a0% → 100.0\u00a0%"]
 
     assert second.update() == ACCEPTED
     assert [scored(first, 0.5, 0.5, 1), scored(second, 0.5, 1.0, 1)] == [ACCEPTED, ACCEPTED]
@@ -87,6 +91,55 @@ def test_it_follows_a_run_and_hostile_names_stay_text(run, tab):
     # 0 to 100 % are 194 units above the line at 204, and rounds 0 and 1 are at 44 and 350: 25 % is at 155.5.
     assert tab.value("document.querySelector('#charts polyline.c0').getAttribute('points')") == "44.0,155.5 350.0,107.0"
     assert tab.errors == []
+
+
+@pytest.mark.slow
+def test_of_many_devices_a_status_is_good_for_a_fifth_of_a_second(tmp_path):
+    gateway = Gateway(tmp_path / "state", participants=50)
+    with no_gateway_left([gateway]):
+        peer = gateway.device("cam-0")
+        for k in range(1, 49):
+            gateway.device(f"cam-{k}")
+        before = peer.status()["refusals"]
+        assert peer.call("GET", "/nothing")[0] == 404
+        assert peer.status()["refusals"] == {"not-found": before.get("not-found", 0) + 1}  # of few it is made each time
+        gateway.device("cam-49")
+        while not (answers := two_quick_answers(peer)):
+            time.sleep(0.2)
+        assert answers[0] == answers[1]
+        count = answers[0][1]["refusals"]["not-found"]
+        wait_for(lambda: peer.status()["refusals"]["not-found"] > count, 1.0)
+
+
+def two_quick_answers(peer):
+    """Return the ETag and the status before and after a refusal; None where this machine was too busy for that."""
+    began, answers = time.monotonic(), []
+    for _ in range(2):
+        _, headers, status = peer.call("GET", "/status.json")
+        answers.append((headers["ETag"], status))
+        assert peer.call("GET", "/nothing")[0] == 404
+    quick = time.monotonic() - began < 0.1
+    return answers if quick else None
+
+
+def test_what_a_device_was_sent_and_has_sent_and_how_it_was_last_scored(run):
+    first, second = run.devices(2)
+    assert first.work(wait=5) == ("train", 1)
+    assert [scored_of(run, one) for one in (first, second)] == [{"before": 0.5, "after": 0.5}] * 2
+    body = update_body(1.0, 1)
+    down = {one["name"]: one["bytes_down"] for one in first.status()["devices"]}
+    assert first.call("POST", "/v1/rounds/1/update", body)[0] == 200
+    said = {one["name"]: one for one in first.status()["devices"]}
+    scores = json.dumps({"metrics": {"samples": 4, "before": SCORES, "after": SCORES, "grid": []}})
+    assert [said[one.name]["bytes_up"] for one in (first, second)] == [len(body) + len(scores), len(scores)]
+    assert down["cam-0"] > down["cam-1"] > 4 * SIZE  # a task more, each of which has eight numbers
+    assert sum(down.values()) == first.status()["bytes_down"]
+    assert first.status()["site"] == str(run.path)
+
+
+def scored_of(run, device):
+    (one,) = [one for one in device.status()["devices"] if one["name"] == device.name]
+    return one["accuracy"]
 
 
 @pytest.mark.slow
@@ -124,7 +177,9 @@ def test_on_a_phone_in_the_dark_and_by_keyboard(run, tab):
     tab.wait("document.querySelector('details').open")
     assert "25.0\u00a0% (25.0\u00a0% to 25.0\u00a0%)" in tab.text("#numbers")
     tab.press("Tab")
-    assert tab.value("document.activeElement.getAttribute('aria-label')") == "Copy: edgemeta run stop"
+    assert (
+        tab.value("document.activeElement.getAttribute('aria-label')") == f"Copy: edgemeta run stop --state {run.path}"
+    )
     tab.press("Enter")
     tab.wait("['Copied', 'Marked'].includes(document.activeElement.textContent)")
     assert tab.errors == []
