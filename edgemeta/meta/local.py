@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import DataError
 from edgemeta.meta.learner import GradientAt, Vectors
-from edgemeta.meta.learners import learner, trained
+from edgemeta.meta.learners import keeps_head, learner
+from edgemeta.meta.personal_heads import OWN_HEAD
 from edgemeta.meta.rivals import joined
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace, subtract_scaled
@@ -52,12 +53,17 @@ class LocalState:
 
 
 def begin(model: Model, recipe: PhaseConfig, shared: Vectors, private: Vectors) -> LocalState:
-    """Return the state before the first local step. private: what earlier rounds left on the device, or nothing."""
-    method, model, shared = learner(recipe.algorithm), trained(model, recipe.algorithm), joined(shared)
+    """Return the state before the first local step.
+
+    model: the network that is `trained`; private: what earlier rounds left on the device, or nothing.
+    """
+    method = learner(recipe.algorithm)
     fresh = {name: start(model) for name, start in method.private.items()}
-    begun = {name: start(shared) for name, start in method.begun.items()}
-    vectors = {name: vector.copy() for name, vector in (fresh | dict(private) | begun | dict(shared)).items()}
-    return LocalState(vectors, {}, np.empty(0, np.int64))
+    vectors = fresh | dict(private) | joined(shared)
+    if keeps_head(recipe.algorithm):
+        vectors = joined(vectors, OWN_HEAD)
+    vectors |= {name: start(vectors) for name, start in method.begun.items()}
+    return LocalState({name: vector.copy() for name, vector in vectors.items()}, {}, np.empty(0, np.int64))
 
 
 def steps_in(recipe: PhaseConfig, samples: int) -> int:
@@ -79,10 +85,11 @@ def take_step(
 ) -> None:
     """Take one local step, changing `state`.
 
-    rng: the step's own generator, so that a step can be repeated after a power cut with the same draws.
+    model: the network that is `trained`; rng: the step's own generator, so that a step can be repeated after a power
+    cut with the same draws.
     Raises DataError when there are fewer samples than the learner needs.
     """
-    method, model = learner(recipe.algorithm), trained(model, recipe.algorithm)
+    method = learner(recipe.algorithm)
     if data.size < (count := method.batches(recipe)):
         raise DataError(
             f"{data.size} training samples: this learner draws {count} batches a step; give it {count} samples or more"
