@@ -8,7 +8,17 @@ from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta.learner import Directions, GradientAt, Learner, Vectors, descend
 from edgemeta.meta.maml import FiniteDifference, anil, one_step_only, perfedavg_hf
-from edgemeta.meta.personal_heads import OWN_HEAD, begin_own_head, fedbabu, fedper, no_decay
+from edgemeta.meta.personal_heads import (
+    OWN_HEAD,
+    HeadFirst,
+    begin_own_head,
+    body_only,
+    fedbabu,
+    fedper,
+    fedrep,
+    head_first,
+    two_steps,
+)
 from edgemeta.meta.protonet import Prototypes, by_class, protonet
 from edgemeta.meta.proximal import Proximal, begin_start, fedprox
 from edgemeta.meta.rivals import HEAD, begin_head
@@ -95,8 +105,8 @@ LEARNERS: dict[str, Learner] = {
         batches=lambda _: 1,
         evaluations=lambda _: 1,
         paper="Oh et al. 2022, arXiv:2106.06042",
-        unsound=no_decay,
         apart=True,
+        moves=body_only,
         vectors=1,
     ),
     "fedper": Learner(
@@ -106,6 +116,18 @@ LEARNERS: dict[str, Learner] = {
         paper="Arivazhagan et al. 2019, arXiv:1912.00818",
         private={OWN_HEAD: begin_own_head},
         apart=True,
+    ),
+    "fedrep": Learner(
+        fedrep,
+        batches=lambda _: 1,
+        evaluations=lambda _: 1,
+        paper="Collins et al. 2021, arXiv:2102.07078",
+        private={OWN_HEAD: begin_own_head},
+        settings=HeadFirst,
+        apart=True,
+        moves=head_first,
+        vectors=1,
+        unsound=two_steps,
     ),
     "anil": Learner(
         anil,

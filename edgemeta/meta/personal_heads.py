@@ -1,6 +1,7 @@
 """Learners that treat a network's head, its last layer, and the body below it in different ways."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from edgemeta.meta.learner import Directions, GradientAt, Vectors
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace
 from edgemeta.nn.heads import body_size, head_start, headed
+from edgemeta.records import number, record_from
 
 OWN_HEAD = "own_head"  # the vector that stays on the device, where theta travels without a head
 
@@ -48,19 +50,42 @@ def fedper(
     return [], {"theta": GradientAt(vectors["theta"], batches[0])}
 
 
-def no_decay(recipe: PhaseConfig) -> str:
-    """Say that weight decay would change a head that is to stay as it is."""
-    if not recipe.weight_decay:
-        return ""
-    return f"weight_decay is {recipe.weight_decay:g}, which would shrink a head that is to stay as it is: give 0"
-
-
 def fedbabu(
-    model: Model, vectors: Vectors, batches: Sequence[Samples], _recipe: PhaseConfig, workspace: Workspace
+    _model: Model, vectors: Vectors, batches: Sequence[Samples], _recipe: PhaseConfig, _workspace: Workspace
 ) -> tuple[Sequence[float], Directions]:
     """FedBABU: the gradient of the body on one batch; the head stays as it began, until the model is adapted."""
-    theta, (batch,) = vectors["theta"], batches
-    gradient = workspace.part("learner").array("gradient", theta.shape, theta.dtype)
-    loss, _ = model.loss_and_grad(theta, batch.x, batch.y, workspace, gradient)
-    gradient[head_start(model) :] = 0
-    return [loss], {"theta": gradient}
+    return [], {"theta": GradientAt(vectors["theta"], batches[0])}
+
+
+def body_only(model: Model, _recipe: PhaseConfig, _step: int, _steps: int) -> slice:
+    """Return where the body lies."""
+    return slice(0, head_start(model))
+
+
+@dataclass(frozen=True)
+class HeadFirst:
+    """head: the share of a round's steps that are the head's, and come first; the paper's are .67 and .91 (10 epochs of
+    the head, then 5 or 1 of the body).
+    """
+
+    head: float = number(0.5, 0, 1, above=True)
+
+
+def fedrep(
+    _model: Model, vectors: Vectors, batches: Sequence[Samples], _recipe: PhaseConfig, _workspace: Workspace
+) -> tuple[Sequence[float], Directions]:
+    """FedRep: the gradient on one batch, of the head alone in a round's first steps, of the body in the others."""
+    return [], {"theta": GradientAt(vectors["theta"], batches[0])}
+
+
+def head_first(model: Model, recipe: PhaseConfig, step: int, steps: int) -> slice:
+    """Return where the head lies, and, after its share of the round's steps, where the body does; each has one step."""
+    below, share = head_start(model), record_from(HeadFirst, recipe.settings).head
+    return slice(below, None) if step < min(max(round(share * steps), 1), steps - 1) else slice(0, below)
+
+
+def two_steps(recipe: PhaseConfig) -> str:
+    """Say that one step cannot be both the head's and the body's."""
+    if recipe.local_steps != 1:
+        return ""
+    return "local_steps is 1, and a round has steps of the head and others of the body: give 2 or more, or take fedper"

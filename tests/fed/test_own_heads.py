@@ -191,9 +191,13 @@ def test_a_folder_that_gains_a_class_keeps_the_rows_of_the_others(tmp_path: Path
 
 @pytest.mark.slow
 def test_the_same_bits_over_http_with_devices_that_start_again_all_the_time(tmp_path: Path) -> None:
-    model = {"name": "mlp", "classes": "own"}
+    """FedRep goes on with the head that FedPer has left, also after a stop between the head's step and the body's."""
+    model, phases = (
+        {"name": "mlp", "classes": "own"},
+        [PHASE | {"algorithm": k, "rounds": 1} for k in ("fedper", "fedrep")],
+    )
     data = TINY["data"] | {"participants": 2, "held_out": 0}
-    settings = TINY | {"model": model, "data": data, "phases": [PHASE | {"rounds": 2}], "evaluation": EVALUATION}
+    settings = TINY | {"model": model, "data": data, "phases": phases, "evaluation": EVALUATION}
     config = write_config(tmp_path, settings)
     run = edgemeta.simulate(config, out=tmp_path / "simulated")
     with gateway(config, tmp_path / "served") as (_, url):
