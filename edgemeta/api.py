@@ -21,6 +21,7 @@ from edgemeta.fed.plan import CUSTOM, network_of, resolve
 from edgemeta.fed.simulation import RunResult, run
 from edgemeta.jobs import processes
 from edgemeta.meta import LEARNERS, TrainedModel, load_model
+from edgemeta.meta.learners import numbers_classes
 from edgemeta.names import canonical, listed
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.heads import give_head
@@ -195,7 +196,7 @@ def gateway_data(config: RunConfig) -> tuple[Split] | None:
 
     None where the configuration gives both. Only labels are read. Raises DataError.
     """
-    heads = not all(phase.algorithm in LEARNERS and LEARNERS[phase.algorithm].embeds for phase in config.phases)
+    heads = not all(p.algorithm in LEARNERS and not numbers_classes(p.algorithm) for p in config.phases)
     enough = not heads or config.model.most_classes if config.model.own else config.model.names
     if config.model.input_shape is not None and enough:
         return None

@@ -1,10 +1,11 @@
 """What a round of any learner begins with."""
 
 from edgemeta.config import PhaseConfig
-from edgemeta.meta.learners import shared_of
+from edgemeta.meta.learners import shared_of, sizes
 from edgemeta.nn import Model, Vector
 
 
 def shared(model: Model, recipe: PhaseConfig, theta: Vector) -> dict[str, Vector]:
-    """Return theta and what travels beside it in a first round."""
-    return {"theta": theta} | {name: start(model) for name, start in shared_of(model, recipe.algorithm).items()}
+    """Return what travels of theta, and what travels beside it in a first round."""
+    beside = {name: start(model) for name, start in shared_of(model, recipe.algorithm).items()}
+    return {"theta": theta[: sizes(model, recipe.algorithm)["theta"]]} | beside

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gateways import wait_for
-from PIL import Image
+from photographs import COLOURS, photograph
 from processes import SPEC, assert_same_run, end, write_config
 from runs import TINY, command_line
 
@@ -33,17 +33,6 @@ OWN: dict[str, Any] = TINY | {
     "phases": [{"algorithm": "protonet", "rounds": 3, "local_steps": 3, "batch_size": 12, "lr": 0.1}],
     "evaluation": {"every": 2, "support": 20, "grid": [[0, 6], [2, 20]]},
 }
-COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (120, 120, 120)}
-
-
-def photograph(folder: Path, name: str, colour: str, count: int = 24) -> None:
-    """Fill a folder with noisy pictures of one colour."""
-    (folder / name).mkdir(parents=True)
-    for i in range(count):
-        noise = np.random.default_rng([len(colour), i]).integers(-35, 35, (8, 8, 3))
-        Image.fromarray((np.array(COLOURS[colour]) + noise).clip(0, 255).astype(np.uint8)).save(
-            folder / name / f"{colour}-{i}.png"
-        )
 
 
 def in_turn(*devices: edgemeta.Device, grows: Callable[[], None]) -> None:

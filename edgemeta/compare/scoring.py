@@ -3,7 +3,7 @@
 Each participant's are kept in a file of its own, so that a comparison goes on where it was.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from edgemeta.fed.streams import Stream, generator
 from edgemeta.jobs import processes
 from edgemeta.meta import evaluate
 from edgemeta.meta.adaptations import ADAPTATIONS, checked, usual_of
+from edgemeta.meta.learner import Vectors
 from edgemeta.nn import Model, Vector
 from edgemeta.storage import storing, write_kept
 
@@ -45,11 +46,11 @@ def of_each(
 
 
 def adapted(
-    prepared: Prepared, theta: Vector, head: Vector | None, ways: Mapping[str, EvaluationConfig], k: int
+    prepared: Prepared, theta: Vector, beside: Sequence[Vectors], ways: Mapping[str, EvaluationConfig], k: int
 ) -> Scores:
     """Return participant k's scores of a model as it is, adapted in the first of the ways, and over all their grids.
 
-    head: trained beside an embedding, if one was; ways: by the name of the adaptation.
+    beside: of each participant, what was trained beside theta; ways: by the name of the adaptation.
 
     It draws what the run's last evaluation drew, so that the first way's scores are the same as those of the run.
     """
@@ -58,7 +59,7 @@ def adapted(
     first = None
     for name, way in ways.items():
         rng = generator(prepared.config.seed, Stream.EVALUATION, last, k)
-        found = evaluate(prepared.network, theta, participant.train, participant.test, way, batch, rng, head)
+        found = evaluate(prepared.network, theta, participant.train, participant.test, way, batch, rng, beside[k])
         cells += [Cell(name, cell["steps"], cell["support"], cell["accuracy"]) for cell in found["grid"]]
         few += [Few(name, one["ways"], one["shots"], one["accuracy"]) for one in found.get("episodes", ())]
         first = first or found

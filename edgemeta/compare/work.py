@@ -87,7 +87,7 @@ def adapted_scores(
     ready: api.Prepared, result: RunResult, ways: Mapping[str, EvaluationConfig], folder: Path, place: Place
 ) -> list[Scores]:
     """Return the scores of every participant that adapts a model in several ways."""
-    work = partial(adapted, ready, result.model.theta, result.head, ways)
+    work = partial(adapted, ready, result.model.theta, result.beside, ways)
     return of_each(work, len(ready.participants), folder, place.jobs, place.shown.on_each)
 
 

@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from edgemeta.device.joined import NOWHERE, Joined, check_let_in, joined_before,
 from edgemeta.device.learned import Learning, teachable_folder
 from edgemeta.device.own import Source
 from edgemeta.device.pace import LONGEST_S, Pace, trouble
-from edgemeta.device.personal import InUse, newest, personalise, settings_of
+from edgemeta.device.personal import Global, InUse, newest, own_head, personalise, settings_of
 from edgemeta.device.profile import Profile, read_profile
 from edgemeta.device.state import DeviceState
 from edgemeta.device.tasks import Task, Tasks
@@ -29,7 +29,6 @@ from edgemeta.errors import DataError, DivergedError, InputError, NoDataYet, Sto
 from edgemeta.fed.description import Description
 from edgemeta.fed.messages import most_task_bytes
 from edgemeta.fed.progress import Stage
-from edgemeta.nn import Vector
 from edgemeta.reading import exists, read_file
 
 log = logging.getLogger("edgemeta")
@@ -247,7 +246,7 @@ class Device(Learning):
         ends = self._tasks.done(settings_of(self._identity.adaptation)[0].every, run.run.last_round)
         if not train:
             self._keep(adaptation={"evaluation": asdict(work.evaluation), "batch_size": work.recipe.batch_size})
-            self._personalise(run, task.vectors, work.round)
+            self._personalise(run, Global(task.vectors, work.round, own_head(self._state, work)))
         return Done(Kind.DELIVERED, f"delivered the {what} of round {work.round}", round_ends=ends)
 
     def _tell_diverged(self) -> None:
@@ -270,17 +269,17 @@ class Device(Learning):
     def _personalise_newest(self, again: bool = False) -> bool:
         """Adapt the newest global model here, if it is newer than the last or `again`; say whether there is one."""
         found, last = newest(self._state, self._run) if self._run else None, self._identity.personal
-        if self._run and found and (again or last is None or found[1] > last):
-            self._personalise(self._run, *found)
+        if self._run and found and (again or last is None or found.round > last):
+            self._personalise(self._run, found)
         return found is not None
 
-    def _personalise(self, run: Joined, vectors: Mapping[str, Vector], number: int) -> None:
+    def _personalise(self, run: Joined, model: Global) -> None:
         how = settings_of(self._identity.adaptation)
-        personalise(self._state, run, vectors, number, self._tasks.data(run), how)
+        personalise(self._state, run, model, self._tasks.data(run), how)
         self._tasks.release()
         self._held = None
         self._in_use.renew()
-        self._keep(personal=number)
+        self._keep(personal=model.round)
 
     def _fetch_model(self) -> None:
         if self._run is None or self._alone:

@@ -27,7 +27,7 @@ from edgemeta.link.joinfile import JoinFile, read_join_file
 from edgemeta.link.protocol import PROTOCOL
 from edgemeta.link.trust import SHORT_DAYS, Offered, clock_is_behind, device_context, ended, explained
 from edgemeta.meta import Samples, begin, steps_in
-from edgemeta.meta.learners import shared_of
+from edgemeta.meta.learners import shared_of, sizes, trained
 from edgemeta.names import listed
 from edgemeta.records import record_from
 
@@ -264,10 +264,12 @@ def _speed(run: Description, recipe: PhaseConfig, samples: int, said: Mapping[st
     classes = min(SUPPOSED_CLASSES, (network.headed or network).outputs) if network.embeds else network.outputs
     drawn = Samples(x, rng.integers(0, classes, count, np.int64))
     beside = {name: start(network) for name, start in shared_of(network, recipe.algorithm).items()}
-    state = begin(network, recipe, {"theta": network.init(0), **beside}, {})
+    theta = network.init(0)[: sizes(network, recipe.algorithm)["theta"]]
+    whole = trained(network, recipe.algorithm, classes)
+    state = begin(whole, recipe, {"theta": theta, **beside}, {})
     few = replace(PhaseConfig(), algorithm=recipe.algorithm, batch_size=recipe.batch_size, settings=recipe.settings)
     times = [time.perf_counter()]
-    for _ in local_steps(network, few, state, drawn, np.random.default_rng):
+    for _ in local_steps(whole, few, state, drawn, np.random.default_rng):
         times.append(time.perf_counter())
         if len(times) > TIMED_STEPS + 1:
             break

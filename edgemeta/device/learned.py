@@ -138,7 +138,7 @@ class Learning:
         run, source = self._run, self._tasks.source
         found = newest(self._state, run) if run and source is not None and root_of(source) is None else None
         if run and found:
-            self._held = held_in_part(self._tasks.data(run), run.network, found[0]["theta"], found[1])
+            self._held = held_in_part(self._tasks.data(run), run.network, found.vectors["theta"], found.round)
             self._tasks.release()
         else:
             self._held = held_by(self._state, run, source)
@@ -169,7 +169,7 @@ def held_by(state: DeviceState, run: Joined | None, source: Source | None) -> He
         return None
     root = folder_of(source, state.path, training=False)
     if run and (found := newest(state, run)):
-        return held_in(root, run.network, found[0]["theta"], found[1])
+        return held_in(root, run.network, found.vectors["theta"], found.round)
     start = _start_for(state, run)
     return held_in(root, start.network, start.theta, start.round) if start else None
 

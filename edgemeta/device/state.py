@@ -18,6 +18,7 @@ What cannot be read is not taken for absent or damaged: that is a StorageError, 
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,21 +117,24 @@ class DeviceState:
         """Keep who this device is."""
         write_kept(self._identity, identity, FORMAT, private=True)
 
-    def load_local(self, work: Work) -> LocalState | None:
-        """Return where the local steps of a task are, or None when none are kept; damaged ones are set aside."""
+    def load_local(self, work: Work, rows: Sequence[str]) -> LocalState | None:
+        """Return where the local steps of a task are, or None when none are kept; damaged ones are set aside.
+
+        rows: the classes of an own head among the vectors; steps with one of other classes are of no use.
+        """
         if not exists(self.local):
             return None
         try:
             tensors, metadata = read_tensors(self.local)
-            return LocalState.from_tensors(tensors) if metadata.get("work") == _mark(work) else None
+            return LocalState.from_tensors(tensors) if metadata.get("work") == _mark(work, rows) else None
         except (ModelFileError, KeyError, ValueError) as error:
             log.warning("the local steps are lost, %s: %r", set_aside(self.local), error)
             return None
 
-    def save_local(self, work: Work, local: LocalState) -> None:
+    def save_local(self, work: Work, local: LocalState, rows: Sequence[str]) -> None:
         """Keep where the local steps of a task are."""
         tensors = {name: np.asarray(array) for name, array in local.tensors().items()}
-        write_atomic(self.local, encode_tensors(tensors, {"work": _mark(work)}), private=True)
+        write_atomic(self.local, encode_tensors(tensors, {"work": _mark(work, rows)}), private=True)
 
     def task_done(self) -> None:
         """Make the task the last one, and drop what came of it: the gateway has it, or does not want it."""
@@ -163,5 +167,5 @@ def gateway_of(path: Path) -> str:
     return kept.server if kept else ""
 
 
-def _mark(work: Work) -> str:
-    return json.dumps([work.round, work.participant, work.seed, work.counted, work.layout])
+def _mark(work: Work, rows: Sequence[str]) -> str:
+    return json.dumps([work.round, work.participant, work.seed, work.counted, work.layout, *rows])

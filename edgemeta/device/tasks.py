@@ -14,6 +14,7 @@ from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard
 from edgemeta.device.joined import Joined
 from edgemeta.device.own import LEARNED, Source, own_part, root_of, with_learned
+from edgemeta.device.personal import own_head
 from edgemeta.device.state import DeviceState
 from edgemeta.errors import DataError, ModelFileError, StorageError
 from edgemeta.fed.client import finish, local_steps
@@ -23,8 +24,9 @@ from edgemeta.fed.participants import Participant
 from edgemeta.fed.private import load_private, private_path, save_private
 from edgemeta.fed.progress import Stage
 from edgemeta.meta import LocalState, begin, evaluate, steps_in
-from edgemeta.meta.rivals import HEAD
-from edgemeta.nn import Vector
+from edgemeta.meta.learners import keeps_head, trained
+from edgemeta.meta.personal_heads import OWN_HEAD
+from edgemeta.nn import Model, Vector
 from edgemeta.reading import exists, names
 from edgemeta.storage import set_aside, write_atomic
 
@@ -59,6 +61,7 @@ class Tasks:
         self._updated: int | None = None  # the round of the last update that this process has delivered
         self._task: Task | None = None
         self._local: LocalState | None = None
+        self._rows: tuple[str, ...] = ()  # the classes of a head among its vectors that is this device's own
         self._part: Participant | None = None
         self._loaded: Participant | None = None
 
@@ -126,15 +129,17 @@ class Tasks:
     def train(self, run: Joined, budget_s: float) -> Done:
         """Take local steps until the budget is used; after the last one, leave the update in the state directory."""
         assert self._task is not None
-        (work, vectors), state, data = self._task, self._state, self.data(run).train
+        (work, vectors), state, part = self._task, self._state, self.data(run)
+        data, classes = part.train, part.train_set.classes
+        network = trained(run.network, work.recipe.algorithm, len(classes))
         if self._local is None:
             self._guard.check(run.network, work.recipe.batch_size, data.size)
-        local, began = self._local_state(run, work, vectors), self._clock()
+        local, began = self._local_state(network, work, vectors, classes), self._clock()
         total, whole = steps_in(work.recipe, data.size), False
         first, first_at = local.step + 1, began  # the first step here has the samples to read too: it is not typical
         self.training = True
         try:
-            for _ in local_steps(run.network, work.recipe, local, data, work.draw):
+            for _ in local_steps(network, work.recipe, local, data, work.draw):
                 whole = True
                 now = self._clock()
                 used = now - began >= budget_s
@@ -147,16 +152,16 @@ class Tasks:
                 if local.step < total and used:
                     return Done(Kind.TRAINED, f"trained {local.step} of {total} steps of round {work.round}")
                 whole = False
-            run.network.release()  # a device waits for longer than it works
+            network.release()  # a device waits for longer than it works
         except BaseException:
-            run.network.release()
+            network.release()
             if not whole:  # a step was cut off half way, by Ctrl-C say: go on from what is on disk
                 self._local = None
             raise
         finally:
             self.training = False
         update = finish(work.recipe, vectors, local, data.size)
-        save_private(state.path, work.round, work.counted, update.private)
+        save_private(state.path, work.round, work.counted, update.private, classes)
         write_atomic(state.update, encode_update(update, work.round, work.layout, work.recipe.upload), private=True)
         self._local = None
         if self._partition_id is None:
@@ -179,11 +184,14 @@ class Tasks:
         assert self._task is not None
         (work, vectors), data = self._task, self.data(run)
         self._guard.check(run.network, work.recipe.batch_size, data.train.size + data.test.size)
+        beside = {name: vector for name, vector in vectors.items() if name != "theta"}
+        if head := own_head(self._state, work):
+            beside[OWN_HEAD] = head.of(data.train_set.classes)
         try:
             scores = evaluate(
                 *(run.network, vectors["theta"], data.train, data.test),
                 *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
-                head=vectors.get(HEAD),
+                beside,
             )
         finally:
             run.network.release()
@@ -237,18 +245,23 @@ class Tasks:
             return part
         return with_learned(part, *read_all(learned, (shape[0], shape[1], shape[2]))[:2])
 
-    def _local_state(self, run: Joined, work: Work, vectors: dict[str, Vector]) -> LocalState:
-        if self._local is None:
+    def _local_state(
+        self, network: Model, work: Work, vectors: dict[str, Vector], classes: tuple[str, ...]
+    ) -> LocalState:
+        """Return where the local steps are; where an own head has other classes by now, they begin anew."""
+        rows = classes if keeps_head(work.recipe.algorithm) else ()
+        if self._local is None or self._rows != rows:
             try:
-                private = load_private(self._state.path, work.counted)
+                private = load_private(self._state.path, work.counted, classes)
             except ModelFileError as error:
                 aside = set_aside(private_path(self._state.path, work.counted))
                 log.warning("%s: what this device kept to itself begins anew, and this is in %s", error, aside.name)
                 private = {}
-            self._local = self._state.load_local(work) or begin(run.network, work.recipe, vectors, private)
+            self._rows = rows
+            self._local = self._state.load_local(work, rows) or begin(network, work.recipe, vectors, private)
             self._save_at = self._clock() + SAVE_EVERY_S
         return self._local
 
     def _save_local(self, work: Work, local: LocalState) -> None:
-        self._state.save_local(work, local)
+        self._state.save_local(work, local, self._rows)
         self._saved, self._save_at = True, self._clock() + SAVE_EVERY_S

@@ -15,6 +15,7 @@ from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.server_step import ServerState, load_state, scored_with, travelling
 from edgemeta.fed.standing import Standing
 from edgemeta.fed.upload import most_bytes
+from edgemeta.meta.learners import sizes
 from edgemeta.nn import Model, Vector
 
 
@@ -64,7 +65,8 @@ class AtWork:
     @property
     def sizes(self) -> dict[str, int]:
         """How many numbers each vector of the open task has, in the order in which they go out."""
-        return {"theta": self.model.layout.size} | {name: vector.size for name, vector in self.beside.items()}
+        theta = sizes(self.model, self.plan.recipe(self.progress.round).algorithm if self._trains else None)["theta"]
+        return {"theta": theta} | {name: vector.size for name, vector in self.beside.items()}
 
     @property
     def collecting(self) -> int:
@@ -75,7 +77,8 @@ class AtWork:
     def update_sizes(self) -> dict[str, int]:
         """How many numbers each vector has of an update that counts in that round."""
         beside = self._beside(self.collecting, travelling)
-        return {"theta": self.model.layout.size} | {name: vector.size for name, vector in beside.items()}
+        theta = sizes(self.model, self.plan.recipe(self.collecting).algorithm)["theta"]
+        return {"theta": theta} | {name: vector.size for name, vector in beside.items()}
 
     @property
     def most_update_bytes(self) -> int:

@@ -12,6 +12,7 @@ from edgemeta.fed.messages import Delivered, admit_evaluation, admit_update
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Refused
+from edgemeta.meta.learners import keeps_head
 from edgemeta.nn import Model
 from edgemeta.reading import read_file
 from edgemeta.storage import set_aside, write_atomic
@@ -44,7 +45,7 @@ class Collected:
 
     def add_scores(self, participant: int, round_number: int, body: bytes) -> None:
         """Keep a participant's scores of a round's model."""
-        scores = self._admit_scores(body)
+        scores = self._admit_scores(body, round_number)
         if self._directory.durable:
             write_atomic(self._directory.evaluation_path(round_number, participant), [body], private=True)
         self.scores[participant] = self._kept(participant, body, scores)
@@ -68,7 +69,7 @@ class Collected:
             for k, path in self._directory.collected(progress.round, "evaluation").items():
                 with _damaged_set_aside(path):
                     body = read_file(path) or b""
-                    scores[k] = self._kept(k, body, self._admit_scores(body))
+                    scores[k] = self._kept(k, body, self._admit_scores(body, progress.round))
             if progress.wakes:  # what boards that sleep have sent meanwhile counts in the next round
                 updates = self._updates_on_disk(progress.round + 1, sizes())
         self.updates, self.scores = updates, scores  # all of it or, when something cannot be read, what was known
@@ -92,9 +93,10 @@ class Collected:
         if accepted <= set(self.updates):
             raise StorageError(f"round {progress.round} cannot be closed: {error}") from error
 
-    def _admit_scores(self, body: bytes) -> dict[str, Any]:
-        own = self._model.embeds
-        return admit_evaluation(body, self.plan.config.evaluation, classifies=own or self._model.classifies, own=own)
+    def _admit_scores(self, body: bytes, round_number: int) -> dict[str, Any]:
+        own, heads = self._model.embeds, keeps_head(self.plan.recipe(round_number).algorithm)
+        classifies = own or self._model.classifies
+        return admit_evaluation(body, self.plan.config.evaluation, classifies=classifies, own=own, heads=heads)
 
     def _kept(self, participant: int, body: bytes, scores: dict[str, Any]) -> dict[str, Any]:
         if "classes" in scores:

@@ -21,7 +21,7 @@ from edgemeta.fed.refusal import Reason, Refused
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.fed.upload import FLOAT32, decode, encode
 from edgemeta.meta import LOSS_CEILING
-from edgemeta.meta.learners import LEARNERS, sizes
+from edgemeta.meta.learners import LEARNERS, keeps_head, learner, sizes
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Layout, Model, Vector
 from edgemeta.nn.files import FORMAT, MAX_HEADER_BYTES, encode_header, encode_tensors, opened, read_tensors
@@ -67,8 +67,11 @@ class Work:
         """Return the message's bytes before the float32 vectors, which follow in the order of `sizes`."""
         plain = {key: value for key, value in asdict(self).items() if key not in ("recipe", "evaluation")}
         settings = told(self.recipe if self.kind is Stage.TRAIN else self.evaluation)
-        batch = {} if self.kind is Stage.TRAIN else {"batch_size": str(self.recipe.batch_size)}
-        metadata = {key: str(value) for key, value in plain.items()} | {"recipe": json.dumps(settings)} | batch
+        metadata = {key: str(value) for key, value in plain.items()} | {"recipe": json.dumps(settings)}
+        if self.kind is Stage.EVALUATE:
+            metadata["batch_size"] = str(self.recipe.batch_size)
+            if keeps_head(self.recipe.algorithm):  # which a device scores the model with
+                metadata["algorithm"] = self.recipe.algorithm
         return encode_header({name: (FLOAT32, (size,)) for name, size in sizes.items()}, {"format": FORMAT, **metadata})
 
 
@@ -106,7 +109,12 @@ def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
         kind, settings = Stage(metadata["kind"]), json.loads(metadata["recipe"])
         train = kind is Stage.TRAIN
         numbers = {key: int(metadata[key]) for key in ("round", "phase", "participant", "seed", "counted")}
-        recipe = record_from(PhaseConfig, settings if train else {"batch_size": int(metadata["batch_size"])})
+        if train:
+            recipe = record_from(PhaseConfig, settings)
+        else:
+            named = {key: metadata[key] for key in ("algorithm",) if key in metadata}
+            recipe = record_from(PhaseConfig, {"batch_size": int(metadata["batch_size"])} | named)
+        learner(recipe.algorithm)  # or it is refused by name
         evaluation = EvaluationConfig() if train else record_from(EvaluationConfig, settings)
         if metadata["layout"] != model.layout.fingerprint:
             raise InputError(f"it is for layout {metadata['layout']}, and this device has {model.layout.fingerprint}")
@@ -198,11 +206,14 @@ def _counts(metadata: Mapping[str, str]) -> tuple[int, float, int]:
     return samples, min(max(loss, -LOSS_CEILING), LOSS_CEILING), evaluations  # sums of losses stay numbers
 
 
-def admit_evaluation(body: bytes, settings: EvaluationConfig, *, classifies: bool, own: bool = False) -> dict[str, Any]:
+def admit_evaluation(
+    body: bytes, settings: EvaluationConfig, *, classifies: bool, own: bool = False, heads: bool = False
+) -> dict[str, Any]:
     """Return one participant's scores from the body of an evaluation message, or raise Refused.
 
     classifies: whether the model does; then each score needs an accuracy, and otherwise none has one. own: whether
-    every participant has its own classes, and says how many; then there is no score before adaptation.
+    every participant has its own classes, and says how many; then there is no score before adaptation, but from one
+    that has a head of its own, where such heads are trained.
     """
     limits = {"loss": LOSS_CEILING} | ({"accuracy": 1.0} if classifies else {})
     try:
@@ -214,7 +225,8 @@ def admit_evaluation(body: bytes, settings: EvaluationConfig, *, classifies: boo
             {"steps": steps, "support": support, **_scores(cell, limits)}
             for (steps, support), cell in zip(settings.grid, metrics["grid"], strict=True)
         ]
-        before, after = None if own else _scores(metrics["before"], limits), _scores(metrics["after"], limits)
+        without = own and not (heads and metrics["before"])
+        before, after = None if without else _scores(metrics["before"], limits), _scores(metrics["after"], limits)
         classes = {"classes": metrics["classes"]} if own else {}
         if own and (type(classes["classes"]) is not int or not 1 <= classes["classes"] <= MAX_SAMPLES):
             raise ValueError(f"{classes['classes']!r} classes")

@@ -15,6 +15,7 @@ from edgemeta.fed.progress import Progress
 from edgemeta.fed.scores import Record, new_record
 from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import LEARNERS, checked
+from edgemeta.meta.learners import numbers_classes
 from edgemeta.nn import LOSSES, MODELS, PICTURES, RAW, Layout, Model, build
 from edgemeta.nn.heads import EMBEDS, give_head, head_start
 from edgemeta.records import nearest, read_record
@@ -228,8 +229,8 @@ def _unknown_settings(config: RunConfig) -> list[str]:
 
 def _wrong_learners(config: RunConfig) -> list[str]:
     """Say which learners do not go with the kind of classes that the participants have."""
-    embeds = {p.algorithm for p in config.phases if p.algorithm in LEARNERS and LEARNERS[p.algorithm].embeds}
-    named = sorted({phase.algorithm for phase in config.phases} & LEARNERS.keys() - embeds)
+    known = {phase.algorithm for phase in config.phases} & LEARNERS.keys()
+    embeds, named = {name for name in known if LEARNERS[name].embeds}, sorted(filter(numbers_classes, known))
     if config.model.own and named and not config.model.most_classes:
         return [
             f"algorithm '{named[0]}' numbers every participant's classes, for which a head travels: say how many a "

@@ -4,10 +4,15 @@ Local work leaves its private vectors under the number of its round. Which of th
 next task names the last round whose update was counted, so a round that was repeated or lost advances nothing twice.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from edgemeta.disk import make_folder, remove
+from edgemeta.errors import ModelFileError
+from edgemeta.meta.learners import keeps_head
+from edgemeta.meta.personal_heads import OWN_HEAD, rows_of
 from edgemeta.nn import Vector
 from edgemeta.nn.files import encode_tensors, read_tensors
 from edgemeta.reading import exists, names
@@ -19,20 +24,60 @@ def private_path(folder: Path, round_number: int) -> Path:
     return folder / f"private-{round_number:06d}.safetensors"
 
 
-def load_private(folder: Path, counted: int) -> dict[str, Vector]:
-    """Return the private vectors that the round `counted` left, or none; raises ModelFileError and StorageError."""
-    path = private_path(folder, counted)
-    return read_tensors(path)[0] if exists(path) else {}
+class OwnHead(NamedTuple):
+    """A participant's own head, and the names of its classes, in the order of its outputs."""
+
+    vector: Vector
+    classes: tuple[str, ...]
+
+    def of(self, classes: Sequence[str]) -> Vector:
+        """Return it as the head of the classes that there are now."""
+        return self.vector if self.classes == tuple(classes) else rows_of(*self, classes)
 
 
-def save_private(folder: Path, round_number: int, counted: int, private: Mapping[str, Vector]) -> None:
-    """Keep what a round's work left, beside what counts until then; the rest is removed. Raises StorageError."""
+def load_private(folder: Path, counted: int, classes: Sequence[str]) -> dict[str, Vector]:
+    """Return the private vectors that the round `counted` left, or none; raises ModelFileError and StorageError.
+
+    classes: the participant's, by which a head is put in order.
+    """
+    found, names = _read(private_path(folder, counted))
+    return found | ({OWN_HEAD: OwnHead(found[OWN_HEAD], names).of(classes)} if OWN_HEAD in found else {})
+
+
+def load_head(folder: Path, counted: int, algorithm: str) -> OwnHead | None:
+    """Return the head that a participant has of its own with a learner, if it has one; raises as `load_private`."""
+    found, names = _read(private_path(folder, counted)) if keeps_head(algorithm) else ({}, ())
+    return OwnHead(found[OWN_HEAD], names) if OWN_HEAD in found else None
+
+
+def _read(path: Path) -> tuple[dict[str, Vector], tuple[str, ...]]:
+    """Return private vectors, and the names of the classes that a head among them has."""
+    if not exists(path):
+        return {}, ()
+    found, metadata = read_tensors(path)
+    try:
+        names = tuple(json.loads(metadata["classes"])) if OWN_HEAD in found else ()
+        if OWN_HEAD in found and (not names or found[OWN_HEAD].size % len(names)):
+            raise ValueError(f"{len(names)} classes for a head of {found[OWN_HEAD].size} numbers")
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelFileError(f"cannot use {path}: {error!r}") from None
+    return found, names
+
+
+def save_private(
+    folder: Path, round_number: int, counted: int, private: Mapping[str, Vector], classes: Sequence[str]
+) -> None:
+    """Keep what a round's work left, beside what counts until then; the rest is removed. Raises StorageError.
+
+    classes: the participant's names, which are kept with a head; neither leaves the device.
+    """
     if not private:
         return
     if not exists(folder):
         with storing(folder):
             make_folder(folder)
-    write_atomic(private_path(folder, round_number), encode_tensors(private, {}), private=True)
+    metadata = {"classes": json.dumps(list(classes))} if OWN_HEAD in private else {}
+    write_atomic(private_path(folder, round_number), encode_tensors(private, metadata), private=True)
     rounds = {int(Path(name).stem.removeprefix("private-")): name for name in private_files(folder)}
     earlier = max((number for number in rounds if number < counted), default=None)  # it may count again
     for number, name in rounds.items():

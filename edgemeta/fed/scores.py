@@ -23,8 +23,8 @@ Spreads = dict[str, Spread]  # by metric: "accuracy" (of classifiers) and "loss"
 class Evaluation(TypedDict):
     """Scores of the global model as it is, adapted, and over the grid: there with "steps" and "support" beside them.
 
-    Where every participant has its own classes, there is nothing before, and chance is the mean over participants of
-    one over their number of classes.
+    Where every participant has its own classes, before is over those that have a head of their own, None where nobody
+    has, and chance is the mean over participants of one over their number of classes.
     """
 
     before: Spreads | None
@@ -121,18 +121,19 @@ def combine(participants: Sequence[Mapping[str, Any]]) -> Evaluation:
     """
     weights = [scores["samples"] for scores in participants]
     grids = [scores["grid"] for scores in participants]
+    headed = [scores for scores in participants if scores["before"] is not None]
     evaluation: Evaluation = {
-        "before": None,
+        "before": _spreads([scores["before"] for scores in headed], [scores["samples"] for scores in headed])
+        if headed
+        else None,
         "after": _spreads([scores["after"] for scores in participants], weights),
         "grid": [
             {"steps": cell[0]["steps"], "support": cell[0]["support"], **_spreads(cell, weights)}
             for cell in zip(*grids, strict=True)
         ],
     }
-    if participants[0]["before"] is None:
+    if "classes" in participants[0]:
         evaluation["chance"] = float(np.mean([1 / scores["classes"] for scores in participants]))
-    else:
-        evaluation["before"] = _spreads([scores["before"] for scores in participants], weights)
     if episodes := [scores["episodes"] for scores in participants if "episodes" in scores]:
         evaluation["episodes"] = [_over_participants(cell) for cell in zip(*episodes, strict=True)]
     return evaluation

@@ -19,7 +19,7 @@ from edgemeta.fed.optimizers import OPTIMIZERS
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress
 from edgemeta.fed.upload import Encoded, decode
-from edgemeta.meta.learners import learner, shared_of, sizes
+from edgemeta.meta.learners import learner, numbers_classes, shared_of, sizes
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import encode_tensors, load_parameters, opened, read_tensors, save_model
@@ -40,8 +40,8 @@ class ServerState(NamedTuple):
 
 def travelling(state: ServerState, recipe: PhaseConfig) -> dict[str, Vector]:
     """Return the vectors that go to participants beside theta."""
-    row = learner(recipe.algorithm)
-    return {name: v for name, v in state.shared.items() if name in row.shared or (name == HEAD and not row.embeds)}
+    names = {*learner(recipe.algorithm).shared, *([HEAD] if numbers_classes(recipe.algorithm) else [])}
+    return {name: vector for name, vector in state.shared.items() if name in names}
 
 
 def scored_with(state: ServerState, recipe: PhaseConfig) -> dict[str, Vector]:
@@ -97,11 +97,15 @@ def step(
 ) -> tuple[Vector, ServerState]:
     """Return the next theta and state: theta takes the optimiser's step, and what travels beside it is added to.
 
-    shares: of a mean over all participants, the share of them that the deltas are of.
+    shares: of a mean over all participants, the share of them that the deltas are of. Where theta travels without its
+    head, that stays as it is.
     """
     row = OPTIMIZERS[server.optimizer]
     settings: Any = record_from(row.settings, server.optimizer_settings)
-    theta, kept = row.apply(theta, deltas["theta"], state.optimizer or row.init(theta, settings), settings)
+    size, before = deltas["theta"].size, theta
+    delta = deltas["theta"] if size == theta.size else np.append(deltas["theta"], np.zeros_like(theta[size:]))
+    theta, kept = row.apply(theta, delta, state.optimizer or row.init(theta, settings), settings)
+    theta[size:] = before[size:]  # what an optimiser has left of earlier phases would move it
     moved = {name: np.float32(shares.get(name, 1)) * delta for name, delta in deltas.items()}
     shared = {name: vector + moved[name] if name in moved else vector for name, vector in state.shared.items()}
     return theta, ServerState(shared, kept)

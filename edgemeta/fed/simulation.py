@@ -18,12 +18,14 @@ from edgemeta.fed.directory import RunDirectory, write_parts
 from edgemeta.fed.messages import Work, encode_evaluation, encode_update
 from edgemeta.fed.participants import Participant
 from edgemeta.fed.plan import Plan
-from edgemeta.fed.private import load_private, save_private
+from edgemeta.fed.private import load_head, load_private, save_private
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.scores import Record, Summary
 from edgemeta.fed.server_step import load_state, scored_with, travelling
 from edgemeta.meta import TrainedModel, evaluate, load_model
-from edgemeta.meta.rivals import HEAD
+from edgemeta.meta.learner import Vectors
+from edgemeta.meta.learners import sizes
+from edgemeta.meta.personal_heads import OWN_HEAD
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import load_parameters
 from edgemeta.reading import read_file
@@ -34,14 +36,14 @@ from edgemeta.storage import storing
 class RunResult:
     """What a run leads to.
 
-    history: one record a round; model: the final global model; summary: totals, scores, and what was left out. head:
-    what goes beside an embedding where it is scored, if its learner trained one.
+    history: one record a round; model: the final global model; summary: totals, scores, and what was left out. beside:
+    for each participant, the vectors that go beside theta where it scores that: a head, if its learner trained one.
     """
 
     history: list[Record]
     model: TrainedModel
     summary: Summary
-    head: Vector | None = None
+    beside: Sequence[Vectors] = ()
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,13 @@ def run(
             summary = directory.summary()
             assert summary is not None  # the run is over
             recipe = coordinator.plan.recipe(coordinator.progress.model)
-            head = scored_with(load_state(coordinator.state_path), recipe).get(HEAD)
-            return RunResult(directory.history(), load_model(directory.model_path), summary, head)
+            shared = scored_with(load_state(coordinator.state_path), recipe)
+            counted = coordinator.progress.counted
+            beside = [
+                shared | _head(participant_folder(directory.path, k), counted.get(str(k), 0), recipe.algorithm, one)
+                for k, one in enumerate(participants)
+            ]
+            return RunResult(directory.history(), load_model(directory.model_path), summary, beside)
         finally:
             directory.close()
             network.release()
@@ -109,23 +116,31 @@ def perform(network: Model, participants: Sequence[Participant], task: Task) -> 
     """
     work, participant = task.work, participants[task.work.participant]
     theta = load_parameters(task.theta).theta
+    classes = participant.train_set.classes
     if work.kind is Stage.TRAIN:
+        theta = theta[: sizes(network, work.recipe.algorithm)["theta"]]
         shared = {"theta": theta, **travelling(load_state(task.beside), work.recipe)}
-        private = load_private(task.private, work.counted)
+        private = load_private(task.private, work.counted, classes)
         try:
-            update = client_update(network, work.recipe, shared, private, participant.train, work.draw)
+            update = client_update(network, work.recipe, shared, private, participant.train, work.draw, len(classes))
         except DivergedError as error:
             raise DivergedError(f"participant {work.participant}, round {work.round}: {error}") from None
-        save_private(task.private, work.round, work.counted, update.private)
+        save_private(task.private, work.round, work.counted, update.private, classes)
         write_parts(task.result, encode_update(update, work.round, work.layout, work.recipe.upload))
     else:
         scores = evaluate(
             *(network, theta, participant.train, participant.test),
             *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
-            head=scored_with(load_state(task.beside), work.recipe).get(HEAD),
+            scored_with(load_state(task.beside), work.recipe)
+            | _head(task.private, work.counted, work.recipe.algorithm, participant),
         )
         write_parts(task.result, [encode_evaluation(scores)])
     return task
+
+
+def participant_folder(run: Path, k: int) -> Path:
+    """Return where participant k of a simulation keeps what no one is sent."""
+    return run / "participants" / f"{k:06d}"
 
 
 def _tasks(coordinator: Coordinator, count: int, clock: Callable[[], float]) -> list[Task]:
@@ -134,11 +149,16 @@ def _tasks(coordinator: Coordinator, count: int, clock: Callable[[], float]) -> 
     return [
         Task(
             *(work, coordinator.model_path, coordinator.state_path),
-            *(folder / f"result-{k:06d}", folder / "participants" / f"{k:06d}"),
+            *(folder / f"result-{k:06d}", participant_folder(folder, k)),
         )
         for k in range(count)
         if (work := coordinator.work(k, clock()))
     ]
+
+
+def _head(folder: Path, counted: int, algorithm: str, participant: Participant) -> dict[str, Vector]:
+    head = load_head(folder, counted, algorithm)
+    return {OWN_HEAD: head.of(participant.train_set.classes)} if head else {}
 
 
 def _deliver(coordinator: Coordinator, task: Task, now: float) -> None:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import ConfigError, DataError
+from edgemeta.meta.learner import Vectors
+from edgemeta.meta.personal_heads import OWN_HEAD, with_own_head
+from edgemeta.meta.rivals import HEAD
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.heads import body_of, first_outputs, with_head
@@ -206,18 +209,22 @@ def check_reject(rate: float, name: str | None, steps: int | None, model: Model)
 
 
 def begun(
-    settings: EvaluationConfig, model: Model, theta: Vector, head: Vector | None, classes: int
+    settings: EvaluationConfig, model: Model, theta: Vector, beside: Vectors, classes: int
 ) -> tuple[Model, Vector]:
-    """Return what is adapted: an embedding with its trained head, if there is one and the adaptation goes on from it.
+    """Return what is adapted: the model with the head beside it, if there is one and the adaptation goes on from it.
 
-    classes: how many the participant has: so many of the head's outputs are kept.
+    beside: vectors by name, as they were trained beside theta. classes: how many the participant has: so many of a
+    head's outputs are kept, where all share it.
     """
-    row = adaptation_of(settings.adaptation, model)
-    if head is None or model.headed is None or not row.from_head:
+    head = beside.get(OWN_HEAD, beside.get(HEAD))
+    if head is None or (model.embeds and not adaptation_of(settings.adaptation, model).from_head):
         return model, theta
-    if classes > model.headed.outputs:
-        raise DataError(f"{classes} classes, and this run's head is for {model.headed.outputs}: use fewer")
-    return first_outputs(model.headed, np.concatenate([theta, head]), classes)
+    whole, theta = with_own_head(model, theta, head)
+    if OWN_HEAD in beside:
+        return whole, theta
+    if classes > whole.outputs:
+        raise DataError(f"{classes} classes, and this run's head is for {whole.outputs}: use fewer")
+    return first_outputs(whole, theta, classes)
 
 
 def adapt_as(

@@ -3,6 +3,7 @@
 Adaptation sees a participant's training data only; the test data is scored and nothing else.
 """
 
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from edgemeta.config import EvaluationConfig
 from edgemeta.errors import DataError
 from edgemeta.meta.adaptations import FORWARD_BATCH, Labels, Steps, adapt_as, begun, descended
 from edgemeta.meta.episodes import Classify, Learn, score_episodes
+from edgemeta.meta.learner import Vectors
+from edgemeta.meta.personal_heads import OWN_HEAD, with_own_head
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import LOSSES, Model, Vector
 
@@ -77,35 +80,39 @@ def evaluate(
     settings: EvaluationConfig,
     batch_size: int,
     rng: np.random.Generator,
-    head: Vector | None = None,
+    beside: Vectors = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return one participant's scores of theta as it is, adapted on its training data, and over the grid.
 
     {"samples": test samples, "before": scores, "after": scores, "grid": [{"steps", "support", **scores}]}; every
     adaptation draws its support set from the front of one shuffled order, so that larger ones contain smaller ones. Of
-    an embedding, "before" is None, as it has no classes yet, and "classes" is how many the participant has. head: that
-    a learner of numbered classes trained on an embedding; steps of SGD begin with it. Where the settings ask for
-    episodes, also "episodes": [{"ways", "shots", "accuracy"}], after the configured adaptation; an accuracy is None
-    where there are too few classes.
+    an embedding, "before" is None, as it has no classes yet, and "classes" is how many the participant has. beside:
+    vectors by name that were trained beside theta: a head, with which steps of SGD begin. With the participant's own
+    one, "before" is its personalised model. Where the settings ask for episodes, also "episodes": [{"ways", "shots",
+    "accuracy"}], after the configured adaptation, without an own head, as these classes are numbered anew; an accuracy
+    is None where there are too few classes.
     """
     classes = len(np.union1d(train.y, test.y)) if model.embeds else 0
-    start = begun(settings, model, theta, head, classes)
+    start = begun(settings, model, theta, beside, classes)
+    own = with_own_head(model, theta, beside[OWN_HEAD]) if OWN_HEAD in beside else (model, theta)
     order = rng.permutation(train.size)
 
     def adapted(steps: int | None, support: int) -> dict[str, float]:
-        own = adapt_as(settings, *start, train.take(order[:support]), batch_size, rng, steps)
-        return score(*own[:2], test, own.classes)
+        made = adapt_as(settings, *start, train.take(order[:support]), batch_size, rng, steps)
+        return score(*made[:2], test, made.classes)
 
     scores: dict[str, Any] = {
         "samples": test.size,
-        "before": None if model.embeds else score(model, theta, test),
+        "before": None if own[0].embeds else score(*own, test),
         "after": adapted(None, settings.support),
         "grid": [{"steps": k, "support": n, **adapted(k, n)} for k, n in settings.grid],
     }
     if model.embeds:
         scores["classes"] = classes
     if settings.episodes:
-        task, learn = {"ways": settings.ways, "episodes": settings.episodes}, _learns(*start, settings, batch_size)
+        common = {name: vector for name, vector in beside.items() if name != OWN_HEAD}
+        learn = _learns(*begun(settings, model, theta, common, classes), settings, batch_size)
+        task = {"ways": settings.ways, "episodes": settings.episodes}
         few = [(k, score_episodes(learn, train, test, shots=k, rng=rng, **task)) for k in settings.shots]
         scores["episodes"] = [{"ways": settings.ways, "shots": k, "accuracy": mean} for k, mean in few]
     return scores

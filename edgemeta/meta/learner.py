@@ -51,6 +51,7 @@ class Learner:
     settings: the record of what the learner is told beside the recipe of all. draw: how a step's one batch is drawn,
     (labels, batch size, rng) -> indices; None: in passes over the data. embeds: whether it trains a network that ends
     in an embedding, and asks for no common class names. apart: whether it treats a network's last layer in its own way.
+    moves: (model, recipe, how many of a round's steps are taken, of how many) -> the part of theta that a step moves.
     vectors: how many of the model's size a step works with, beside theta as it came and the local copy.
     unsound: says what of a recipe does not go with it, why, and what to give instead, or "".
     """
@@ -68,6 +69,7 @@ class Learner:
     draw: Draw | None = None
     embeds: bool = False
     apart: bool = False
+    moves: Callable[[Model, PhaseConfig, int, int], slice] = lambda *_: slice(None)
     vectors: int = 0
     unsound: Callable[[PhaseConfig], str] = lambda _: ""
 

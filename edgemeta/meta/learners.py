@@ -8,13 +8,24 @@ from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta.learner import Directions, GradientAt, Learner, Vectors, descend
 from edgemeta.meta.maml import FiniteDifference, anil, one_step_only, perfedavg_hf
-from edgemeta.meta.personal_heads import fedbabu, no_decay
+from edgemeta.meta.personal_heads import (
+    OWN_HEAD,
+    HeadFirst,
+    begin_own_head,
+    body_only,
+    fedbabu,
+    fedper,
+    fedrep,
+    head_first,
+    two_steps,
+)
 from edgemeta.meta.protonet import Prototypes, by_class, protonet
 from edgemeta.meta.proximal import Proximal, begin_start, fedprox
 from edgemeta.meta.rivals import HEAD, begin_head
 from edgemeta.meta.samples import Samples
 from edgemeta.meta.variates import OWN_VARIATE, VARIATE, begin_variate, end_scaffold, no_momentum, scaffold
 from edgemeta.nn import Model, Vector, Workspace
+from edgemeta.nn.heads import body_size, headed
 from edgemeta.records import nearest
 
 
@@ -94,9 +105,29 @@ LEARNERS: dict[str, Learner] = {
         batches=lambda _: 1,
         evaluations=lambda _: 1,
         paper="Oh et al. 2022, arXiv:2106.06042",
-        unsound=no_decay,
         apart=True,
+        moves=body_only,
         vectors=1,
+    ),
+    "fedper": Learner(
+        fedper,
+        batches=lambda _: 1,
+        evaluations=lambda _: 1,
+        paper="Arivazhagan et al. 2019, arXiv:1912.00818",
+        private={OWN_HEAD: begin_own_head},
+        apart=True,
+    ),
+    "fedrep": Learner(
+        fedrep,
+        batches=lambda _: 1,
+        evaluations=lambda _: 1,
+        paper="Collins et al. 2021, arXiv:2102.07078",
+        private={OWN_HEAD: begin_own_head},
+        settings=HeadFirst,
+        apart=True,
+        moves=head_first,
+        vectors=1,
+        unsound=two_steps,
     ),
     "anil": Learner(
         anil,
@@ -125,18 +156,34 @@ def learner(name: str) -> Learner:
     return LEARNERS[name]
 
 
-def trained(model: Model, algorithm: str) -> Model:
-    """Return the network that a learner's steps are on: an embedding has its head on, unless the learner needs none."""
-    return model.headed if model.headed and not learner(algorithm).embeds else model
+def keeps_head(algorithm: str) -> bool:
+    """Say whether every participant has a head of its own with a learner, and theta travels without one."""
+    return OWN_HEAD in learner(algorithm).private
+
+
+def numbers_classes(algorithm: str) -> bool:
+    """Say whether a learner trains a head that all share, and for which own classes are numbered."""
+    return not learner(algorithm).embeds and not keeps_head(algorithm)
+
+
+def trained(model: Model, algorithm: str, classes: int) -> Model:
+    """Return the network that a learner's steps are on: an embedding has its head on, unless the learner needs none.
+
+    classes: how many the participant has.
+    """
+    if not model.embeds or learner(algorithm).embeds:
+        return model
+    return headed(model, classes) if keeps_head(algorithm) else model.headed or model
 
 
 def shared_of(model: Model, algorithm: str) -> dict[str, Callable[[Model], Vector]]:
     """Return name -> first value of the vectors that travel with a learner beside theta."""
-    head = {HEAD: begin_head} if trained(model, algorithm) is not model else {}
+    head = {HEAD: begin_head} if model.headed and numbers_classes(algorithm) else {}
     return {**learner(algorithm).shared, **head}
 
 
 def sizes(model: Model, algorithm: str | None) -> dict[str, int]:
     """Return how many numbers each vector has that travels with a learner; theta alone where there is none."""
     beside = shared_of(model, algorithm) if algorithm else {}
-    return {"theta": model.layout.size} | {name: start(model).size for name, start in beside.items()}
+    theta = body_size(model) if algorithm and keeps_head(algorithm) else model.layout.size
+    return {"theta": theta} | {name: start(model).size for name, start in beside.items()}

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import DataError
 from edgemeta.meta.learner import GradientAt, Vectors
-from edgemeta.meta.learners import learner, trained
+from edgemeta.meta.learners import keeps_head, learner
+from edgemeta.meta.personal_heads import OWN_HEAD
 from edgemeta.meta.rivals import joined
 from edgemeta.meta.samples import Samples
 from edgemeta.nn import Model, Vector, Workspace, subtract_scaled
@@ -52,12 +53,17 @@ class LocalState:
 
 
 def begin(model: Model, recipe: PhaseConfig, shared: Vectors, private: Vectors) -> LocalState:
-    """Return the state before the first local step. private: what earlier rounds left on the device, or nothing."""
-    method, model, shared = learner(recipe.algorithm), trained(model, recipe.algorithm), joined(shared)
+    """Return the state before the first local step.
+
+    model: the network that is `trained`; private: what earlier rounds left on the device, or nothing.
+    """
+    method = learner(recipe.algorithm)
     fresh = {name: start(model) for name, start in method.private.items()}
-    begun = {name: start(shared) for name, start in method.begun.items()}
-    vectors = {name: vector.copy() for name, vector in (fresh | dict(private) | begun | dict(shared)).items()}
-    return LocalState(vectors, {}, np.empty(0, np.int64))
+    vectors = fresh | dict(private) | joined(shared)
+    if keeps_head(recipe.algorithm):
+        vectors = joined(vectors, OWN_HEAD)
+    vectors |= {name: start(vectors) for name, start in method.begun.items()}
+    return LocalState({name: vector.copy() for name, vector in vectors.items()}, {}, np.empty(0, np.int64))
 
 
 def steps_in(recipe: PhaseConfig, samples: int) -> int:
@@ -79,10 +85,11 @@ def take_step(
 ) -> None:
     """Take one local step, changing `state`.
 
-    rng: the step's own generator, so that a step can be repeated after a power cut with the same draws.
+    model: the network that is `trained`; rng: the step's own generator, so that a step can be repeated after a power
+    cut with the same draws.
     Raises DataError when there are fewer samples than the learner needs.
     """
-    method, model = learner(recipe.algorithm), trained(model, recipe.algorithm)
+    method = learner(recipe.algorithm)
     if data.size < (count := method.batches(recipe)):
         raise DataError(
             f"{data.size} training samples: this learner draws {count} batches a step; give it {count} samples or more"
@@ -94,37 +101,42 @@ def take_step(
     batches = [data.take(indices) for indices in drawn]
     losses, directions = method.direct(model, state.vectors, batches, recipe, workspace)
     losses = [*losses]
+    moves = method.moves(model, recipe, state.step, steps_in(recipe, data.size))
     for name, direction in directions.items():
+        part = moves if name == "theta" else slice(None)
         if isinstance(direction, GradientAt):
-            losses.append(_descend_at(model, state, name, direction, recipe, workspace))
+            losses.append(_descend_at(model, state, name, direction, recipe, part, workspace))
         else:
-            _descend(state, name, direction, recipe)
+            _descend(state, name, direction, recipe, part)
     state.step += 1
     state.loss_sum += float(np.mean(losses))
 
 
 def _descend_at(
-    model: Model, state: LocalState, name: str, at: GradientAt, recipe: PhaseConfig, workspace: Workspace
+    model: Model, state: LocalState, name: str, at: GradientAt, recipe: PhaseConfig, part: slice, workspace: Workspace
 ) -> float:
     """Take the gradient, descend along it as `_descend` does, and return the loss there."""
     vector, (theta, (x, y)) = state.vectors[name], at
-    if not recipe.momentum and not recipe.weight_decay:
+    if not recipe.momentum and not recipe.weight_decay and part == slice(None):
         return model.descend(theta, x, y, recipe.lr, workspace, start=vector, out=vector)[0]
     gradient = workspace.part("learner").array("gradient", theta.shape, theta.dtype)
     loss, _ = model.loss_and_grad(theta, x, y, workspace, gradient)
-    _descend(state, name, gradient, recipe)
+    _descend(state, name, gradient, recipe, part)
     return loss
 
 
-def _descend(state: LocalState, name: str, direction: Vector, recipe: PhaseConfig) -> None:
-    """SGD with momentum and weight decay (Sutskever et al. 2013, in PyTorch's form), in place; overwrites direction."""
-    vector = state.vectors[name]
+def _descend(state: LocalState, name: str, direction: Vector, recipe: PhaseConfig, part: slice) -> None:
+    """SGD with momentum and weight decay (Sutskever et al. 2013, in PyTorch's form), in place; overwrites direction.
+
+    part: of the vector that takes the step; the rest stays as it is, and so does its velocity.
+    """
+    vector, direction = state.vectors[name][part], direction[part]
     if recipe.weight_decay:
         subtract_scaled(direction, vector, -recipe.weight_decay)
     if recipe.momentum:
         if name not in state.velocity:
-            state.velocity[name] = np.zeros_like(vector)
-        velocity = state.velocity[name]
+            state.velocity[name] = np.zeros_like(state.vectors[name])
+        velocity = state.velocity[name][part]
         velocity *= recipe.momentum
         velocity += direction
         direction = velocity

@@ -8,7 +8,7 @@ from typing import Any
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta.adaptations import ADAPTATIONS, adaptation_of
-from edgemeta.meta.learners import LEARNERS, learner, sizes
+from edgemeta.meta.learners import LEARNERS, keeps_head, learner, sizes
 from edgemeta.nn import Dense, Model, build
 from edgemeta.nn.heads import EMBEDS
 
@@ -32,7 +32,7 @@ def described(name: str) -> dict[str, Any]:
         "name": name,
         "sentence": (inspect.getdoc(row.direct) or "").splitlines()[0],
         "paper": row.paper,
-        "travels": ["theta", *row.shared],
+        "travels": ["theta below the head" if keeps_head(name) else "theta", *row.shared],
         "stays": list(row.private),
         "gradients_a_step": steps if len(set(steps.values())) > 1 else {"any": steps["inner_steps = 1"]},
         "bytes_each_way": FLOAT32_BYTES * sum(sizes(model, name).values()),

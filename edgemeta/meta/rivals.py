@@ -19,17 +19,15 @@ def begin_head(model: Model) -> Vector:
     return model.headed.init(0)[model.layout.size :]
 
 
-def joined(vectors: Mapping[str, Vector]) -> dict[str, Vector]:
-    """Return the vectors with theta and head as one, where there is a head."""
-    if HEAD not in vectors:
+def joined(vectors: Mapping[str, Vector], head: str = HEAD) -> dict[str, Vector]:
+    """Return the vectors with theta and the head of that name as one, where there is one."""
+    if head not in vectors:
         return dict(vectors)
-    rest = {name: vector for name, vector in vectors.items() if name != HEAD}
-    return rest | {"theta": np.concatenate([vectors["theta"], vectors[HEAD]])}
+    rest = {name: vector for name, vector in vectors.items() if name != head}
+    return rest | {"theta": np.concatenate([vectors["theta"], vectors[head]])}
 
 
-def parted(vectors: Mapping[str, Vector], shared: Mapping[str, Vector]) -> dict[str, Vector]:
-    """Return the vectors as they travel, those that `joined` made of `shared` apart again."""
-    if HEAD not in shared:
-        return dict(vectors)
-    size = shared["theta"].size
-    return {**vectors, "theta": vectors["theta"][:size], HEAD: vectors["theta"][size:]}
+def parted(vectors: Mapping[str, Vector], size: int, head: str = HEAD) -> dict[str, Vector]:
+    """Return the vectors as they were before `joined`, where it has made theta longer than `size`."""
+    theta = vectors["theta"]
+    return dict(vectors) if theta.size == size else {**vectors, "theta": theta[:size], head: theta[size:]}

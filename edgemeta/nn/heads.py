@@ -32,6 +32,11 @@ def head_start(model: Model) -> int:
     return model.layout.size - sum(math.prod(shape) for _, shape in model.layout.entries[-2:])
 
 
+def body_size(model: Model) -> int:
+    """Return how many of the parameters are the body's: an embedding's are all."""
+    return model.layout.size if model.embeds else head_start(model)
+
+
 def with_head(model: Model, outputs: int) -> Model:
     """Return the network with a head of so many outputs, in the place of its own if it has one."""
     body = body_of(model)
@@ -39,17 +44,19 @@ def with_head(model: Model, outputs: int) -> Model:
     return Model([*body.layers, Dense(outputs)], body.input_shape, loss, model.normalization, model.name, model.threads)
 
 
-def give_head(model: Model, classes: int) -> None:
-    """Give an embedding `headed`: the network that it is without its head, of so many classes.
+def headed(model: Model, classes: int) -> Model:
+    """Return the network that an embedding is without its head, of so many classes.
 
     With a named model, also the ReLU is there that its embedding leaves out.
     """
-    named = model.name in MODELS and tuple(layers_of(model.name, 0)) == model.layers
-    model.headed = (
-        build(model.name, model.input_shape, classes, normalization=model.normalization, threads=model.threads)
-        if named
-        else with_head(model, classes)
-    )
+    if model.name in MODELS and tuple(layers_of(model.name, 0)) == model.layers:
+        return build(model.name, model.input_shape, classes, normalization=model.normalization, threads=model.threads)
+    return with_head(model, classes)
+
+
+def give_head(model: Model, classes: int) -> None:
+    """Give an embedding `headed`, for so many classes: those of a head that travels."""
+    model.headed = headed(model, classes)
 
 
 def first_outputs(model: Model, theta: Vector, count: int) -> tuple[Model, Vector]:

@@ -125,6 +125,8 @@ class Model:
     def release(self) -> None:
         """Free the memory that calls without a workspace left, of all threads; the next such call makes it anew."""
         self._own.release()
+        if self.headed:
+            self.headed.release()
 
     def scratch(self, workspace: Workspace | None = None) -> AbstractContextManager[Workspace]:
         """Give, for the time of a `with`, the workspace to compute in: this thread's own, when none is given."""

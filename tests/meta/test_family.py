@@ -101,6 +101,40 @@ def test_fedbabu_by_hand() -> None:
     assert thetas(CHAIN, recipe, [1.0, 0.0, 2.0, 0.0], 1) == [[0.5, -0.5, 2.0, 0.0]]
 
 
+def test_fedbabus_head_stays_whatever_shrinks_the_rest() -> None:
+    # As above, but the body's gradient (8, 8) has half of it, (.5, 0), on top: (1, 0) - .0625 (8.5, 8).
+    recipe = PhaseConfig(algorithm="fedbabu", batch_size=1, lr=0.0625, weight_decay=0.5)
+    assert thetas(CHAIN, recipe, [1.0, 0.0, 2.0, 0.0], 1) == [[0.46875, -0.5, 2.0, 0.0]]
+
+
+def apart(name: str, **told: Any) -> tuple[list[float], list[float]]:
+    """Return the body's delta and the head after a round from (w, b) = (1, 0), (v, c) = (2, 0) at a rate of 1/16."""
+    recipe = PhaseConfig(algorithm=name, batch_size=1, lr=0.0625, **told)
+    shared, own = {"theta": np.array([1.0, 0.0])}, {"own_head": np.array([2.0, 0.0])}
+    update = client_update(CHAIN, recipe, shared, own, same(4), np.random.default_rng)
+    assert (list(update.shared), list(update.private)) == (["theta"], ["own_head"])
+    return update.shared["theta"].tolist(), update.private["own_head"].tolist()
+
+
+def test_fedper_by_hand() -> None:
+    # y = 2 (1 + 0) + 0 = 2, so dy = 4: 4 v = 8 for w and b, 4 (w + b) = 4 for v, 4 for c.
+    assert apart("fedper", local_steps=1) == ([-0.5, -0.5], [1.75, -0.25])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_fedrep_by_hand(momentum: float) -> None:
+    # The head first, by (4, 4) / 16 as above. There y = 1.75 - .25 = 1.5 and dy = 3: 3 * 1.75 / 16 for w and b. Nothing
+    # of the head's step is left to move it on in the body's, nor does the body begin with it.
+    assert apart("fedrep", local_steps=2, momentum=momentum) == ([-0.328125, -0.328125], [1.75, -0.25])
+
+
+@pytest.mark.parametrize(("share", "steps", "heads"), [(0.5, 10, 5), (0.01, 3, 1), (1.0, 3, 2), (10 / 11, 11, 10)])
+def test_a_round_of_fedrep_has_steps_of_both(share: float, steps: int, heads: int) -> None:
+    recipe = PhaseConfig(algorithm="fedrep", local_steps=steps, settings={"head": share})
+    parts = [LEARNERS["fedrep"].moves(CHAIN, recipe, step, steps) for step in range(steps)]
+    assert parts == [slice(2, None)] * heads + [slice(0, 2)] * (steps - heads)
+
+
 def test_anil_by_hand() -> None:
     # y = 2 and dy = 4 at theta: the head's gradient is 4 (w + b, 1) = (4, 4), so at .125 it becomes (1.5, -.5), and the
     # body stays. There y = 1.5 - .5 = 1 and dy = 2: 2 * 1.5 for the body, 2 (1, 1) for the head.
@@ -157,8 +191,8 @@ def test_perfedavg_where_nothing_is_left_to_learn() -> None:
     ("phase", "message"),
     [
         (
-            {"algorithm": "fedbabu", "weight_decay": 0.1},
-            r"phases\.0, .*'fedbabu': weight_decay is 0\.1, which would shrink",
+            {"algorithm": "fedrep", "local_steps": 1},
+            r"phases\.0, .*'fedrep': local_steps is 1, and a round has steps of",
         ),
         ({"algorithm": "perfedavg-hf", "inner_steps": 2}, "inner_steps is 2, and its second-order term is that of one"),
         (

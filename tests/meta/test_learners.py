@@ -17,7 +17,7 @@ from edgemeta.meta import LEARNERS, Samples, begin, take_step
 from edgemeta.meta.learner import GradientAt, descend
 from edgemeta.meta.learners import fedavg, fomaml, learner, reptile
 from edgemeta.meta.maml import anil, perfedavg_hf
-from edgemeta.meta.personal_heads import fedbabu
+from edgemeta.meta.personal_heads import fedbabu, fedper, fedrep
 from edgemeta.meta.protonet import protonet
 from edgemeta.meta.proximal import fedprox
 from edgemeta.meta.variates import scaffold
@@ -35,6 +35,8 @@ TABLE = {
     "fedprox": (fedprox, "1812.06127"),
     "scaffold": (scaffold, "1910.06378"),
     "fedbabu": (fedbabu, "2106.06042"),
+    "fedper": (fedper, "1912.00818"),
+    "fedrep": (fedrep, "2102.07078"),
     "anil": (anil, "1909.09157"),
     "perfedavg-hf": (perfedavg_hf, "2002.07948"),
 }
