@@ -97,6 +97,8 @@ class ServerConfig:
     aggregator_settings: Mapping[str, float] = field(default_factory=dict)
     clip: float | str = 5.0
     max_lag: int = number(2, 0, 100)
+    selection: str = "random"
+    groups: int | None = number(None, 2)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 TO_ADD = {
     *("layer", "loss", "model", "learner", "adaptation", "aggregator", "server optimiser", "codec", "reader"),
-    *("partition", "command", "route", "setting", "refusal reason", "board's limit"),
+    *("partition", "selection", "command", "route", "setting", "refusal reason", "board's limit"),
 }
 
 
@@ -82,6 +82,7 @@ def test_every_table_of_variants_is_on_the_page():
         "LEARNERS",
         "AGGREGATORS",
         "OPTIMIZERS",
+        "SELECTIONS",
         "UPLOADS",
         "ROUTES",
         "Reason",

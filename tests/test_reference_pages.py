@@ -34,6 +34,7 @@ from edgemeta.errors import ConfigError
 from edgemeta.fed.aggregate import AGGREGATORS
 from edgemeta.fed.optimizers import OPTIMIZERS
 from edgemeta.fed.plan import CUSTOM
+from edgemeta.fed.selection import SELECTIONS
 from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import ADAPTATIONS, LEARNERS
 from edgemeta.nn import LOSSES, MODELS, build
@@ -146,6 +147,8 @@ def test_every_other_name_is_on_the_page() -> None:
     costs = {name: [row.cost, row.paper] for name, row in ADAPTATIONS.items()}
     assert {name: row[1:] for name, row in named("Adaptations").items()} == costs
     assert {name: row[0] for name, row in named("Uploads").items()} == {name: row.what for name, row in UPLOADS.items()}
+    papers = {name: row.paper for name, row in SELECTIONS.items()}
+    assert {name: row[1] for name, row in named("Selections").items()} == papers
     assert set(named("Presets")) == {path.stem for path in PRESETS.glob("*.toml")}
     schemes = re.findall(r"`([a-z:0-9.]+)`", "".join(map(str, cells("Partitions"))))
     assert [parse_partition(scheme) for scheme in schemes] == [

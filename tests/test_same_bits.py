@@ -75,7 +75,7 @@ STATEFUL = TINY | {
         {"algorithm": "fedavg", "rounds": 1, "local_steps": 2, "batch_size": 4},
         {"algorithm": "sharing", "rounds": 4, "local_steps": 3, "batch_size": 4, "upload": "float16"},
     ],
-    "server": {"optimizer": "adam", "optimizer_settings": {"lr": 0.01}},
+    "server": {"optimizer": "adam", "optimizer_settings": {"lr": 0.01}, "selection": "similar"},
 }
 
 
@@ -106,8 +106,8 @@ def test_the_same_bits_when_the_server_keeps_state_and_two_vectors_travel_throug
     assert_same_run(served, tmp_path / "simulated")
     state = run_of(served) / "rounds" / "000005" / "server.safetensors"
     kept = read_tensors(state)[0]
-    assert kept["shared.count"].tolist() == [12.0] * 3  # four rounds of three steps, by everyone
-    assert set(kept) == {"shared.count", "optimizer.mean", "optimizer.square"}
+    assert kept["shared.count"].tolist() == [12.0] * 3  # four rounds of three steps, by all that were asked
+    assert set(kept) == {"shared.count", "optimizer.mean", "optimizer.square", "sketches.of", "sketches.rows"}
     assert state.read_bytes() == (tmp_path / "simulated" / state.relative_to(run_of(served))).read_bytes()
 
 

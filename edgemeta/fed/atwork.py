@@ -12,7 +12,8 @@ from edgemeta.fed.messages import Work, task_bytes
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
 from edgemeta.fed.refusal import Reason, Refused
-from edgemeta.fed.server_step import ServerState, load_state, scored_with, travelling
+from edgemeta.fed.server_step import ServerState, load_state, scored_with, trained, travelling
+from edgemeta.fed.similar import Sketches
 from edgemeta.fed.standing import Standing
 from edgemeta.fed.upload import most_bytes
 from edgemeta.meta.learners import sizes
@@ -61,6 +62,11 @@ class AtWork:
     def beside(self) -> dict[str, Vector]:
         """The vectors that go out with the open task's theta, by name."""
         return self._beside(self.progress.round, travelling if self._trains else scored_with)
+
+    @property
+    def sketches(self) -> Sketches:
+        """What is kept of the updates of those who have trained; of who was removed, nothing any more."""
+        return trained(self._state.sketches, self.progress)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -175,9 +181,13 @@ class AtWork:
     def _beside(
         self, round_number: int, which: Callable[[ServerState, PhaseConfig], dict[str, Vector]]
     ) -> dict[str, Vector]:
+        return which(self._state, self.plan.recipe(round_number))
+
+    @property
+    def _state(self) -> ServerState:
         if self._server[0] != self.progress.model:
             self._server = self.progress.model, load_state(self.state_path)
-        return which(self._server[1], self.plan.recipe(round_number))
+        return self._server[1]
 
     def _task(self, participant: int) -> Work:
         return self.plan.task(self.progress, participant, self.model.layout)

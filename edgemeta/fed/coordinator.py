@@ -225,7 +225,7 @@ class Coordinator(AtWork):
         """Do what needs no more messages: draw the cohort of a stage that has none, close a stage that has all."""
         while not self.finished:
             if not self.progress.cohort:
-                cohort = self.members.cohort(self.plan, self.progress, self._collected.updates)
+                cohort = self.members.cohort(self.plan, self.progress, self._collected.updates, self.sketches)
                 if not cohort:
                     return
                 self._commit(cohort=cohort)

@@ -8,9 +8,10 @@ few are awake for a round, they are asked like the others, and the round is open
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from edgemeta.fed.asking import evaluators, trainers
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress, Stage
-from edgemeta.fed.selection import evaluators, trainers
+from edgemeta.fed.similar import Sketches
 from edgemeta.fed.standing import Standing
 
 
@@ -89,10 +90,10 @@ class Members:
         self.away.update(missing)
         self.standing.missed(set(missing) - self.sleepers(plan), round_number)
 
-    def cohort(self, plan: Plan, progress: Progress, delivered: Collection[int]) -> list[int]:
+    def cohort(self, plan: Plan, progress: Progress, delivered: Collection[int], sketches: Sketches) -> list[int]:
         """Return who takes part in the stage that opens; nobody, as long as too few are on the roster.
 
-        delivered: whose updates are there already, and count.
+        delivered: whose updates are there already, and count. sketches: of those who have trained.
         """
         joined, held = self.joined(plan), self.standing.held
         away = self.away | self.standing.resting(progress.round) | self.asleep(plan)
@@ -101,7 +102,7 @@ class Members:
         if progress.stage is not Stage.TRAIN:
             return evaluators(plan, progress.round, self.roster - held, away)
         able = joined - held - set(progress.without)
-        drawn = trainers(plan, progress.round, progress.attempt, able, away)
+        drawn = trainers(plan, progress.round, progress.attempt, able, away, sketches)
         return sorted({*drawn, *delivered})
 
 

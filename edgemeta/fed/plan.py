@@ -13,6 +13,7 @@ from edgemeta.fed.messages import Work
 from edgemeta.fed.optimizers import OPTIMIZERS
 from edgemeta.fed.progress import Progress
 from edgemeta.fed.scores import Record, new_record
+from edgemeta.fed.selection import SELECTIONS
 from edgemeta.fed.upload import UPLOADS
 from edgemeta.meta import LEARNERS, checked
 from edgemeta.meta.learners import numbers_classes
@@ -114,9 +115,11 @@ def resolve(
     about names and combinations.
     """
     train = config.data.participants - config.data.held_out
+    selection = SELECTIONS.get(config.server.selection)
     least = config.server.min_available_clients or train or config.server.min_fit_clients or 2
     server = replace(
         config.server,
+        groups=config.server.groups or (2 if selection and selection.sketched else None),
         min_available_clients=least,
         min_fit_clients=config.server.min_fit_clients or min(2, least if config.data.participants == 0 else train),
     )
@@ -196,6 +199,7 @@ def _unknown_names(config: RunConfig) -> list[str]:
         ("loss", config.model.loss, list(LOSSES)),
         ("aggregator", config.server.aggregator, list(AGGREGATORS)),
         ("optimizer", config.server.optimizer, list(OPTIMIZERS)),
+        ("selection", config.server.selection, list(SELECTIONS)),
         *(("algorithm", phase.algorithm, list(LEARNERS)) for phase in config.phases),
         *(("upload", phase.upload, list(UPLOADS)) for phase in config.phases),
     ]
@@ -247,6 +251,18 @@ def _wrong_learners(config: RunConfig) -> list[str]:
     ]
 
 
+def _wrong_groups(server: ServerConfig, train: int) -> list[str]:
+    """Say whether participants can be told apart in so many groups. train: how many they are, 0 or less: unknown."""
+    row = SELECTIONS.get(server.selection)
+    if row and not row.sketched and server.groups:
+        fit = ", ".join(f"'{name}'" for name, other in SELECTIONS.items() if other.sketched)
+        return [f"server.groups is for server.selection = {fit}: leave it out, or give that"]
+    if row and row.sketched and 0 < train < (server.groups or 0):
+        few = f"server.groups is {server.groups}, and {train} of the participants train"
+        return [f"{few}: give {train} or less" if train > 1 else f"{few}: leave server.selection out"]
+    return []
+
+
 def impossible(config: RunConfig) -> list[str]:
     """Say which numbers of a configuration do not go together."""
     data, complaints, clip = config.data, [], config.server.clip
@@ -260,6 +276,7 @@ def impossible(config: RunConfig) -> list[str]:
         value = getattr(config.server, name)
         if value > train and data.participants:
             complaints.append(f"server.{name} is {value}, but only {train} participants train: give {train} or less")
+    complaints += _wrong_groups(config.server, train)
     complaints += _wrong_learners(config)
     complaints += [
         f"algorithm '{phase.algorithm}' keeps a mean over all participants, and data.participants is 0, for as many as "

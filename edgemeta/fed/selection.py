@@ -1,31 +1,48 @@
-"""Who takes part in a stage of a round. away: who was missing when last asked and has not been heard of since."""
+"""Which of those that are there train in a round: the rows of `SELECTIONS`.
 
-from collections.abc import Collection
+A selection is given the candidates in an order that was drawn, and leaves out some; the first ones of those that stay,
+as many as a round asks, are the cohort.
+"""
 
-from edgemeta.fed.plan import Plan
-from edgemeta.fed.streams import Stream, generator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgemeta.fed.similar import Sketches, grouped
 
 
-def trainers(plan: Plan, round_number: int, attempt: int, joined: Collection[int], away: Collection[int]) -> list[int]:
-    """Return the cohort of a round: the configured fraction of the training participants that are there, drawn.
+@dataclass(frozen=True)
+class Selection:
+    """choose: (drawn, how many a round needs, sketches, how many groups, rng) -> those that stay, in order.
 
-    attempt: how often the round was opened before; each draws anew. When too few are there, those that are away are
-    asked as well.
+    sketched: whether the server keeps sketches of updates for it.
     """
-    least = plan.server.min_fit_clients or 1
-    here = sorted(set(joined) - set(away))
-    candidates = here if len(here) >= least else sorted(joined)
-    size = max(least, round(plan.server.fraction_fit * len(candidates)))
-    where = (plan.phase_of(round_number), round_number, attempt)
-    rng = generator(plan.config.seed, Stream.SELECTION, *where)
-    drawn: list[int] = rng.permutation(candidates)[:size].tolist()
-    return sorted(drawn)
+
+    choose: Callable[[Sequence[int], int, Sketches, int, np.random.Generator], Sequence[int]]
+    sketched: bool
+    paper: str
 
 
-def evaluators(plan: Plan, round_number: int, roster: Collection[int], away: Collection[int]) -> list[int]:
-    """Return who scores a round's model: everyone that is there, held-out participants too.
+def similar(
+    drawn: Sequence[int], least: int, sketches: Sketches, groups: int, rng: np.random.Generator
+) -> Sequence[int]:
+    """Return those of the first one's group: a group's turn comes as often as it is large, so everyone's as often.
 
-    Held-out participants are no part of the quorum, so the evaluation of the start gives them time to come.
+    Who has no sketch yet is of every group. Where a group is smaller than a round needs, the next ones fill up.
     """
-    expected = {*roster, *(plan.held_out if round_number == 0 else ())}
-    return sorted(expected - set(away)) or sorted(roster)
+    known = sorted(sketches.keys() & set(drawn))
+    if len(known) < groups:
+        return drawn
+    found = grouped(np.stack([sketches[k] for k in known]).astype(np.float64), groups, rng)
+    group = dict(zip(known, found.tolist(), strict=True))
+    turn = next(group[k] for k in drawn if k in group)
+    alike = [k for k in drawn if group.get(k, turn) == turn]
+    others = [k for k in drawn if group.get(k, turn) != turn]
+    return alike + others[: max(0, least - len(alike))]
+
+
+SELECTIONS: dict[str, Selection] = {
+    "random": Selection(lambda drawn, *_: drawn, False, "McMahan et al. 2017, arXiv:1602.05629"),
+    "similar": Selection(similar, True, "by directions of updates, as Sattler et al. 2020, arXiv:1910.01991"),
+}

@@ -18,6 +18,9 @@ from edgemeta.fed.messages import Delivered
 from edgemeta.fed.optimizers import OPTIMIZERS
 from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Progress
+from edgemeta.fed.selection import SELECTIONS
+from edgemeta.fed.similar import Sketches, remembered, sketch
+from edgemeta.fed.streams import Stream, generator
 from edgemeta.fed.upload import Encoded, decode
 from edgemeta.meta.learners import learner, numbers_classes, shared_of, sizes
 from edgemeta.meta.rivals import HEAD
@@ -28,14 +31,18 @@ from edgemeta.records import record_from
 from edgemeta.storage import write_atomic
 
 Vectors = Mapping[str, Vector]
-SHARED, OPTIMIZER = "shared.", "optimizer."  # before the names of vectors in the state's file
+SHARED, OPTIMIZER, SKETCHES = "shared.", "optimizer.", "sketches."  # before the names of vectors in the state's file
 
 
 class ServerState(NamedTuple):
-    """shared: the vectors that travel beside theta; optimizer: what the server's optimiser keeps. By name."""
+    """shared: the vectors that travel beside theta; optimizer: what the server's optimiser keeps. By name.
+
+    sketches: of participants' updates, where the selection needs them.
+    """
 
     shared: Vectors = MappingProxyType({})
     optimizer: Vectors = MappingProxyType({})
+    sketches: Sketches = MappingProxyType({})
 
 
 def travelling(state: ServerState, recipe: PhaseConfig) -> dict[str, Vector]:
@@ -108,7 +115,7 @@ def step(
     theta[size:] = before[size:]  # what an optimiser has left of earlier phases would move it
     moved = {name: np.float32(shares.get(name, 1)) * delta for name, delta in deltas.items()}
     shared = {name: vector + moved[name] if name in moved else vector for name, vector in state.shared.items()}
-    return theta, ServerState(shared, kept)
+    return theta, ServerState(shared, kept, state.sketches)
 
 
 def begin(directory: RunDirectory, plan: Plan, model: Model, theta: Vector) -> None:
@@ -152,10 +159,28 @@ def advance(
             shares = dict.fromkeys(learner(recipe.algorithm).of_all, len(counted) / plan.training)
             after = step(server, theta, state, fold(server, recipe, numbers, counted), shares)
         if _is_finite(*after):
-            _keep(directory, plan, model, number, *after)
+            theta, state = after
+            if SELECTIONS[server.selection].sketched:
+                found = _sketched(plan.config.seed, recipe, numbers, dict(zip(kept, counted, strict=True)))
+                state = state._replace(sketches=remembered(trained(state.sketches, progress), found))
+            _keep(directory, plan, model, number, theta, state)
             return Outcome(kept, [k for k in kept if down[k]], [k for k in updates if k not in kept])
         kept.remove(max(kept, key=lambda k: updates[k].norms["theta"]))
     return Outcome([], [], [k for k in updates if k not in kept])
+
+
+def trained(sketches: Sketches, progress: Progress) -> Sketches:
+    """Return the sketches of those whose updates count in the run; a number that was removed is free."""
+    return {k: direction for k, direction in sketches.items() if str(k) in progress.counted}
+
+
+def _sketched(seed: int, recipe: PhaseConfig, numbers: Mapping[str, int], updates: Mapping[int, Counted]) -> Sketches:
+    """Return the sketches of a round's updates, by participant."""
+    with closing(_deltas("theta", recipe, numbers, list(updates.values()))) as deltas:
+        return {
+            k: sketch(delta, numbers["theta"], generator(seed, Stream.SKETCH))
+            for k, (delta, _) in zip(updates, deltas, strict=True)
+        }
 
 
 def _is_finite(theta: Vector, state: ServerState) -> bool:
@@ -170,6 +195,9 @@ def _keep(
     shared = {name: start(model) for name, start in new.items() if name not in state.shared} | dict(state.shared)
     parts = {SHARED: shared, OPTIMIZER: state.optimizer}
     tensors = {part + name: vector for part, kept in parts.items() for name, vector in kept.items()}
+    if state.sketches:  # two tensors, as a header has no room for one of each of some thousand participants
+        of, rows = zip(*sorted(state.sketches.items()), strict=True)
+        tensors |= {SKETCHES + "of": np.array(of, np.int64), SKETCHES + "rows": np.stack(rows)}
     if tensors:
         write_atomic(directory.round_state(round_number), encode_tensors(tensors, {}))
     save_model(directory.round_model(round_number), model, theta, plan.config.model.names, round_number)
@@ -177,9 +205,11 @@ def _keep(
 
 def load_state(path: Path) -> ServerState:
     """Return the state in a file, empty where there is none; raises ModelFileError and StorageError."""
-    parts: dict[str, dict[str, Vector]] = {SHARED: {}, OPTIMIZER: {}}
+    parts: dict[str, dict[str, Any]] = {SHARED: {}, OPTIMIZER: {}, SKETCHES: {}}
     if exists(path):
         for key, tensor in read_tensors(path)[0].items():
             part, dot, name = key.partition(".")
             parts[part + dot][name] = tensor
-    return ServerState(parts[SHARED], parts[OPTIMIZER])
+    rows = parts[SKETCHES]
+    sketches = dict(zip(rows["of"].tolist(), rows["rows"], strict=True)) if rows else {}
+    return ServerState(parts[SHARED], parts[OPTIMIZER], sketches)

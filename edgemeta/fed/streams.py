@@ -19,6 +19,7 @@ class Stream(IntEnum):
     EVALUATION = 6
     ALONE = 7
     CLASSES = 8
+    SKETCH = 9
 
 
 def generator(seed: int, stream: Stream, *where: int) -> np.random.Generator:

@@ -276,6 +276,65 @@ def test_a_fraction_is_drawn_anew_each_round_and_the_same_for_the_same_seed(run)
     assert len({tuple(cohort) for cohort in cohorts[:3]}) == 3
 
 
+def similar(gateway, first, last, reopened=False):
+    """Let rounds pass in which participants of even and of odd numbers move apart, and return their cohorts."""
+    cohorts = []
+    for number in range(first, last + 1):
+        if reopened:
+            gateway.reopen(gateway.state.roster)
+        cohorts.append(gateway.state.progress.cohort)
+        for k in cohorts[-1]:
+            gateway.update(k, 1.0 if k % 2 else -1.0, number)
+    return cohorts
+
+
+@pytest.fixture
+def alike(run):
+    """Return a run of four, and others that are not there yet; a round asks half of those who are there."""
+
+    def start(name="run"):
+        server = {"selection": "similar", "fraction_fit": 0.5, "min_available_clients": 4}
+        gateway = run(name, participants=8, rounds=50, roster=range(4), **server)
+        gateway.start()
+        return gateway
+
+    return start
+
+
+def test_similar_participants_train_together_and_both_kinds_have_their_turns_through_kills(alike):
+    cohorts = similar(alike(), 1, 9)
+    seen = {k for cohort in cohorts[:4] for k in cohort}
+    assert seen == set(range(4))  # so all are known then
+    assert {tuple(cohort) for cohort in cohorts[4:]} == {(0, 2), (1, 3)}
+    assert similar(alike("killed"), 1, 9, reopened=True) == cohorts
+
+
+def test_who_comes_late_has_its_turn_and_then_belongs_to_its_kind(alike):
+    gateway = alike()
+    similar(gateway, 1, 4)
+    gateway.state.join(5)
+    cohorts = similar(gateway, 5, 12)
+    first = next(i for i, cohort in enumerate(cohorts) if 5 in cohort)
+    assert first < 4  # two of three are asked, or two of two and itself: it misses few rounds
+    assert {len({k % 2 for k in cohort}) for cohort in cohorts[first + 1 :]} == {1}
+    assert any(5 in cohort for cohort in cohorts[first + 1 :])
+
+
+def test_who_is_held_or_removed_is_not_asked_with_its_kind(alike):
+    gateway = alike()
+    gateway.state.join(4)
+    gateway.state.join(5)
+    similar(gateway, 1, 5)
+    gateway.state.hold(0)
+    gateway.state.remove(1, 1.0)
+    cohorts = similar(gateway, gateway.state.progress.round, 10)[1:]  # the open one was drawn before
+    assert {tuple(cohort) for cohort in cohorts} == {(2, 4), (3, 5)}
+    gateway.state.join(1)  # another board has the number: what the first one was like says nothing of it
+    assert 1 not in gateway.state.sketches
+    cohorts = similar(gateway, 11, 15)
+    assert any(1 in cohort for cohort in cohorts[1:])
+
+
 def test_opened_again_it_goes_on_with_what_it_had(run):
     gateway = run(rounds=1)
     gateway.state.work(0, 0.0)
