@@ -25,24 +25,32 @@ from edgemeta.storage import storing, write_kept
 
 STEPS = (1, 5, 20)
 SUPPORTS = (20, 100, 500)
+MOST = 30  # of those that train whose adaptations are scored: each takes seconds, and a mean needs no more
 
 
 def of_each(
-    work: Callable[[int], Scores], count: int, folder: Path, jobs: int, on_each: Callable[[int, int], None]
+    work: Callable[[int], Scores], who: Sequence[int], folder: Path, jobs: int, on_each: Callable[[int, int], None]
 ) -> list[Scores]:
-    """Return what `work` says of each of `count` participants, asking it only for those that `folder` has not yet.
+    """Return what `work` says of each of some participants, asking it only for those that `folder` has not yet.
 
     jobs: in so many processes. on_each: told how many are done, of how many.
     """
     with storing(folder):
         disk.make_folder(folder)
-    found = {k: scores for k in range(count) if (scores := kept(folder / f"{k:06d}.json", Scores))}
+    found = {k: scores for k in who if (scores := kept(folder / f"{k:06d}.json", Scores))}
     with processes(jobs) as each:
-        for scores in each(work, [k for k in range(count) if k not in found]):
+        for scores in each(work, [k for k in who if k not in found]):
             write_kept(folder / f"{scores.participant:06d}.json", scores, FORMAT)
             found[scores.participant] = scores
-            on_each(len(found), count)
-    return [found[k] for k in range(count)]
+            on_each(len(found), len(who))
+    return [found[k] for k in who]
+
+
+def scored(prepared: Prepared) -> list[int]:
+    """Return whose adaptations are scored: some of those that train, evenly taken, and all new ones."""
+    data = prepared.config.data
+    train = len(prepared.participants) - data.held_out
+    return [k * train // min(train, MOST) for k in range(min(train, MOST))] + list(range(train, train + data.held_out))
 
 
 def adapted(
@@ -87,7 +95,7 @@ def ways_of(settings: EvaluationConfig, model: Model) -> dict[str, EvaluationCon
     own = settings.adaptation or usual_of(model)
     found = {own: settings}
     for name, row in ADAPTATIONS.items():
-        way = replace(settings, adaptation=name, adapt_steps=row.steps) if name != own else settings
+        way = replace(settings, adaptation=name, adapt_steps=row.steps, reject=0.0) if name != own else settings
         steps = (0,) if row.stepless else STEPS if row.steps else (0, *STEPS)
         way = replace(way, grid=tuple((count, support) for support in SUPPORTS for count in steps))
         with suppress(ConfigError):  # it is not for this model

@@ -63,7 +63,7 @@ def _tried(
         place.shown.begins(f"{entry.name}, choosing settings on data set aside: {text}")
         try:
             scores = _scores(entry, model, config.evaluation, models.index(model), len(results), place)
-            train = scores[: config.data.participants - config.data.held_out]
+            train = [one for one in scores if one.participant < config.data.participants - config.data.held_out]
             accuracy = np.average([one.after for one in train], weights=[one.test for one in train])
             results.append(Tried(chosen, float(accuracy)))
         except DivergedError as error:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from edgemeta import api, disk
 from edgemeta.compare.entries import Entry, Kind
 from edgemeta.compare.rows import Scores
-from edgemeta.compare.scoring import adapted, alone, of_each, ways_of
+from edgemeta.compare.scoring import adapted, alone, of_each, scored, ways_of
 from edgemeta.config import EvaluationConfig, RunConfig
 from edgemeta.data.fingerprint import fingerprint
 from edgemeta.errors import ConfigError, ModelFileError
@@ -59,10 +59,10 @@ def prepared(entry: Entry, config: RunConfig) -> api.Prepared:
 
 def every_score(entry: Entry, ready: api.Prepared, folder: Path, place: Place) -> list[Scores]:
     """Run, or go on with, an entry in a folder, and return its participants' scores; raises DivergedError."""
-    count, shown = len(ready.participants), place.shown
     if entry.kind is Kind.ALONE:
         _mended(folder, partial(_claimed, folder, ready))
-        return of_each(partial(alone, ready), count, folder / "scores", place.jobs, shown.on_each)
+        everyone = range(len(ready.participants))
+        return of_each(partial(alone, ready), everyone, folder / "scores", place.jobs, place.shown.on_each)
     result = trained(ready, folder, place)
     return adapted_scores(ready, result, ways_of(ready.config.evaluation, ready.network), folder / "scores", place)
 
@@ -86,9 +86,9 @@ def trained(ready: api.Prepared, folder: Path, place: Place) -> RunResult:
 def adapted_scores(
     ready: api.Prepared, result: RunResult, ways: Mapping[str, EvaluationConfig], folder: Path, place: Place
 ) -> list[Scores]:
-    """Return the scores of every participant that adapts a model in several ways."""
+    """Return the scores of participants that each adapt a model in several ways."""
     work = partial(adapted, ready, result.model.theta, result.beside, ways)
-    return of_each(work, len(ready.participants), folder, place.jobs, place.shown.on_each)
+    return of_each(work, scored(ready), folder, place.jobs, place.shown.on_each)
 
 
 def _claimed(folder: Path, ready: api.Prepared) -> None:

@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from edgemeta.cli import _status
 from edgemeta.compare import experiment, scoring, work
-from edgemeta.config import config_from, to_toml
+from edgemeta.config import EvaluationConfig, config_from, to_toml
+from edgemeta.nn import build
 
 SETTINGS = {
     "model": {"name": "mlp"},
@@ -329,3 +331,18 @@ def test_two_files_of_one_name_are_called_by_their_folders(runs, tmp_path):
 
     found = entries_from(["one/run.toml", "two/run.toml", "base.toml", "alone:base.toml", "demo"], None, [])
     assert [entry.name for entry in found] == ["one-run", "two-run", "base", "base (alone)", "demo"]
+
+
+def test_of_many_participants_thirty_are_scored_and_all_new_ones():
+    def who(participants, held_out):
+        config = config_from({"data": {"participants": participants, "held_out": held_out}})
+        return scoring.scored(SimpleNamespace(config=config, participants=[None] * participants))
+
+    assert who(100, 10) == [*range(0, 90, 3), *range(90, 100)]
+    assert who(12, 2) == list(range(12))
+
+
+def test_a_run_that_may_answer_none_of_these_is_compared_in_every_adaptation():
+    ways = scoring.ways_of(EvaluationConfig(reject=0.1, adaptation="prototypes"), build("mlp", (8, 8, 3), 4))
+    assert set(ways) == {"prototypes", "sgd", "head", "known", "ridge"}
+    assert [name for name, way in ways.items() if way.reject] == ["prototypes"]
