@@ -104,6 +104,12 @@ class Page:
             how = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **how)
 
+    def mouse(self, what: str, selector: str) -> None:
+        """Press or release the mouse in the middle of an element: "mousePressed", "mouseReleased"."""
+        place = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        x, y = self.value(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({place})")
+        self.call("Input.dispatchMouseEvent", type=what, x=x, y=y, button="left", clickCount=1)
+
     def write(self, text: str) -> None:
         """Write into what has the focus."""
         self.call("Input.insertText", text=text)

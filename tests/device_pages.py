@@ -3,7 +3,7 @@
 import http.client
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -88,7 +88,9 @@ def own_network() -> Model:
 
 
 @contextmanager
-def page(state: Path, data: Any = None, **facts: Any) -> Iterator[tuple[edgemeta.Device, Page]]:
+def page(
+    state: Path, data: Any = None, camera: Callable[[], Any] | None = None, **facts: Any
+) -> Iterator[tuple[edgemeta.Device, Page]]:
     """Give the device of a state directory, whose gateway is away, and its page."""
-    with edgemeta.Device(AWAY, data, state, NAME, **facts) as device, page_of(device) as port:
+    with edgemeta.Device(AWAY, data, state, NAME, **facts) as device, page_of(device, camera=camera) as port:
         yield device, Page(port)

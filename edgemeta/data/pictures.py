@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemeta.errors import DataError
+from edgemeta.nn.given import samples_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,6 +75,16 @@ def as_png(pixels: NDArray[np.uint8]) -> bytes:
     file = BytesIO()
     Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).save(file, "PNG")
     return file.getvalue()
+
+
+def pixels_of(image: Any) -> NDArray[np.uint8]:
+    """Return a picture, an array as `Device.learn` takes it, as uint8 (H, W, 1 or 3); raises DataError."""
+    x = np.asarray(image)
+    x = samples_of(x[np.newaxis, ..., np.newaxis] if x.ndim == 2 else x[np.newaxis], name="image")
+    if x.ndim != 4 or x.shape[3] not in (1, 3):
+        raise DataError(f"image: shape {x.shape[1:]}, expected (height, width, 3), or 1, or (height, width)")
+    pixels: NDArray[np.uint8] = x[0] if x.dtype == np.uint8 else np.rint(x[0].clip(0, 1) * WHITE).astype(np.uint8)
+    return pixels
 
 
 def check_picture(path: str | Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgemeta import disk
 from edgemeta.data.folder import TAUGHT, read_all, training_folder
-from edgemeta.data.pictures import as_png, check_picture, read_picture
+from edgemeta.data.pictures import as_png, check_picture, pixels_of, read_picture
 from edgemeta.device.joined import Joined
 from edgemeta.device.own import LEARNED, Source, root_of
 from edgemeta.device.personal import InUse, newest, settings_of
@@ -28,7 +28,6 @@ from edgemeta.meta.adaptations import features, with_prototypes
 from edgemeta.meta.trained import SHIPPED
 from edgemeta.names import class_name
 from edgemeta.nn import Model, Vector
-from edgemeta.nn.given import samples_of
 from edgemeta.reading import exists, followed, names, read_file
 from edgemeta.storage import storing, write_atomic
 
@@ -130,6 +129,14 @@ class Learning:
         with self._turn:
             self._check_open()
             remove(folder_of(self._tasks.source, self._state.path), label)
+            self._tasks.release()
+            self._hold()
+
+    def rename(self, label: str, name: str) -> None:
+        """Call what was taught under a label by another name, which may have pictures already; raises as `forget`."""
+        with self._turn:
+            self._check_open()
+            rename(folder_of(self._tasks.source, self._state.path), label, name)
             self._tasks.release()
             self._hold()
 
@@ -263,19 +270,37 @@ def keep(folder: Path, image: NDArray[Any] | str | Path, label: str) -> Path | N
 
 def remove(folder: Path, label: str) -> None:
     """Remove the pictures that were taught under a label; raises DataError where there are none, or others too."""
-    place = folder / folder_name(label)
-    there = names(place) if exists(place) else []
-    others = [name for name in there if not name.startswith(TAUGHT)]
-    if not there or others:
-        what = (
-            f"{len(others)} pictures in {place} were not taught: remove them there" if others else "it was not taught"
-        )
-        raise DataError(f"cannot forget '{label}': {what}")
+    place, there = _taught(folder, label, "forget", "remove them")
     with storing(place):
         for name in there:
             disk.remove(place / name)
         disk.remove_folder(place)
         disk.sync_folder(folder)
+
+
+def rename(folder: Path, label: str, name: str) -> None:
+    """Put the pictures that were taught under a label under another one; raises DataError as `remove` does."""
+    (place, there), new = _taught(folder, label, "rename", "rename them"), folder / folder_name(name)
+    if new == place:
+        return
+    with storing(new):
+        disk.make_folder(new)
+        for one in there:
+            disk.rename(place / one, new / one)
+        disk.sync_folder(new)  # before the other one goes
+        disk.remove_folder(place)
+        disk.sync_folder(folder)
+
+
+def _taught(folder: Path, label: str, what: str, instead: str) -> tuple[Path, list[str]]:
+    place = folder / folder_name(label)
+    there = names(place) if exists(place) else []
+    others = [name for name in there if not name.startswith(TAUGHT)]
+    if others:
+        raise DataError(f"cannot {what} '{label}': {len(others)} pictures in {place} were not taught: {instead} there")
+    if not there:
+        raise DataError(f"cannot {what} '{label}': it was not taught")
+    return place, there
 
 
 def _labels(folder: Path) -> list[str]:
@@ -291,12 +316,7 @@ def _content(image: NDArray[Any] | str | Path) -> bytes:
         if content is None:
             raise DataError(f"{image} is gone")
         return content
-    x = np.asarray(image)
-    x = samples_of(x[np.newaxis, ..., np.newaxis] if x.ndim == 2 else x[np.newaxis], name="image")
-    if x.ndim != 4 or x.shape[3] not in (1, 3):
-        raise DataError(f"image: shape {x.shape[1:]}, expected (height, width, 3), or 1, or (height, width)")
-    pixels = x[0] if x.dtype == np.uint8 else np.rint(x[0].clip(0, 1) * 255).astype(np.uint8)
-    return as_png(pixels)
+    return as_png(pixels_of(image))
 
 
 def teachable_folder(source: Source | None) -> str | None:

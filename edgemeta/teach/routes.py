@@ -6,17 +6,21 @@ GET  /state.json            the classes, the pictures, what is in the way
 GET  /picture?file=         a small picture of one that is held
 POST /learn?label=          a picture as the body: it counts at once
 POST /try                   a picture as the body: what the device sees in it
+POST /rename?label=&name=   what was taught under a label, under another name
 POST /forget?label=         what was taught under a label
+GET  /frame                 what the board's own camera sees, where it has one
 """
 
 import asyncio
 import hmac
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgemeta.data.pictures import as_png, read_picture, read_sent_picture
+import numpy as np
+
+from edgemeta.data.pictures import as_png, pixels_of, read_picture, read_sent_picture, stretched
 from edgemeta.device.device import Device
 from edgemeta.device.looking import name_of, not_teachable, picture, pictures, see
 from edgemeta.errors import DataError, EdgemetaError, StorageError
@@ -54,11 +58,15 @@ def new_code() -> str:
 
 @dataclass
 class Served:
-    """A device and its page. names: of this machine, in lower case. code: that opens it, "" where it is open."""
+    """A device and its page. names: of this machine, in lower case. code: that opens it, "" where it is open.
+
+    camera: of the board, which returns what it sees now, as `Device.learn` takes it.
+    """
 
     device: Device
     names: Collection[str]
     code: str = ""
+    camera: Callable[[], Any] | None = None
     cookie: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one picture is decoded at a time, on a board
 
@@ -109,26 +117,39 @@ async def _answered(served: Served, request: Request, body: Body) -> Response:
         case "POST", "/pair":
             return await _pair(served, await body.read(100))
         case "GET", "/state.json":
-            return json_answer(200, await off_loop(state, device))
+            return await _shown(served)
         case "GET", "/picture":
             async with served.turn:
                 content = await off_loop(small, device, request.query.get("file", ""))
             return Response(200, {"Content-Type": "image/png"}, content)
+        case "GET", "/frame" if served.camera:
+            async with served.turn:
+                content = await off_loop(frame, served.camera)
+            return Response(200, {"Content-Type": "image/png"}, content)
         case "POST", "/learn":
-            return await _taken(served, learnt, body, label)
+            await _taken(served, learnt, body, label)
+            return await _shown(served)
         case "POST", "/try":
-            return await _taken(served, tried, body)
+            return json_answer(200, await _taken(served, tried, body))
+        case "POST", "/rename":
+            await body.read(0)
+            await off_loop(device.rename, label, request.query.get("name", ""))
+            return await _shown(served)
         case "POST", "/forget":
             await body.read(0)
             await off_loop(device.forget, label)
-            return json_answer(200, await off_loop(state, device))
+            return await _shown(served)
     raise Refused(404, "not-found", f"there is no {request.method} {request.path} here")
 
 
-async def _taken(served: Served, use: Any, body: Body, *how: str) -> Response:
+async def _shown(served: Served) -> Response:
+    return json_answer(200, {**await off_loop(state, served.device), "camera": served.camera is not None})
+
+
+async def _taken(served: Served, use: Any, body: Body, *how: str) -> Any:
     content = await body.read(MOST_BYTES)
     async with served.turn:
-        return json_answer(200, await off_loop(use, served.device, content, *how))
+        return await off_loop(use, served.device, content, *how)
 
 
 async def _pair(served: Served, given: bytes) -> Response:
@@ -165,10 +186,20 @@ def small(device: Device, file: str) -> bytes:
     return as_png(read_picture(path, SMALL))
 
 
-def learnt(device: Device, content: bytes, label: str) -> dict[str, Any]:
-    """Teach a device a picture; return its state then."""
+def frame(camera: Callable[[], Any]) -> bytes:
+    """Return what a camera sees as a picture of the size that is kept of one; a camera that fails is Refused."""
+    try:
+        pixels = pixels_of(camera())
+    except Exception as error:  # of whatever driver it is
+        raise Refused(503, "camera", f"the board's camera does not work: {shown(str(error), 200)}") from error
+    scale = min(1.0, SIDE / max(pixels.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    return as_png(stretched(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), (height, width, 3)))
+
+
+def learnt(device: Device, content: bytes, label: str) -> None:
+    """Teach a device a picture."""
     device.learn(read_sent_picture(content, SIDE, MOST_PIXELS), label)
-    return state(device)
 
 
 def tried(device: Device, content: bytes) -> Mapping[str, Any]:

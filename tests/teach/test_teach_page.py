@@ -8,7 +8,9 @@ import socket
 import ssl
 import time
 from io import BytesIO
+from urllib.parse import urlencode
 
+import numpy as np
 import pytest
 from device_pages import NAME, Page, own_network, page, picture, write_device
 from PIL import Image
@@ -66,6 +68,52 @@ def test_a_class_is_forgotten(taught):
     assert (status, said["classes"]) == (200, ["cup", "key"])
     status, _, said = asked.call("POST", "/forget?label=door", b"")
     assert (status, said["error"]) == (422, "refused")
+
+
+def test_a_class_is_renamed_and_put_to_another_one(taught):
+    device, asked = taught
+    for seed, label in ((0, "mug"), (1, "mug"), (1, "door"), (2, "door")):  # one of them is the same picture
+        assert asked.learn(picture("green", seed), label)[0] == 200
+
+    def rename(label, name):
+        status, _, said = asked.call("POST", f"/rename?{urlencode({'label': label, 'name': name})}", b"")
+        return status, {one["label"]: one["count"] for one in said["held"]} if status == 200 else said["detail"]
+
+    assert rename("mug", "my mug") == (200, {"cup": 2, "door": 2, "key": 2, "my mug": 2})
+    assert device.classes == ("cup", "door", "key", "my mug")
+    assert asked.see(picture("green", 9))[1]["answer"][0]["label"] in ("door", "my mug")
+    assert rename("my mug", "door") == (200, {"cup": 2, "door": 3, "key": 2})
+    assert rename("door", " door ") == (200, {"cup": 2, "door": 3, "key": 2})
+    assert rename("mug", "x") == (422, "cannot rename 'mug': it was not taught")
+    assert rename("door", "../x")[0] == 422
+    assert rename("door", "")[0] == 422
+    assert asked.call("POST", "/forget?label=door", b"")[2]["classes"] == ["cup", "key"]
+
+
+def test_the_boards_camera_is_shown_small_and_one_that_fails_is_a_line(place):
+    def camera():
+        if broken:
+            raise OSError("no\x1b[2J camera")
+        return np.full((400, 600), 0.5)
+
+    broken = []
+    with page(place / "with-camera", camera=camera) as (_, asked):
+        assert asked.state()["camera"] is True
+        status, headers, content = asked.call("GET", "/frame")
+        assert (status, headers["Content-Type"]) == (200, "image/png")
+        with Image.open(BytesIO(content)) as small:
+            assert (small.size, small.getpixel((0, 0))) == ((256, 171), (128, 128, 128))
+        broken.append(True)
+        said = {"error": "camera", "detail": "the board's camera does not work: no\\x1b[2J camera"}
+        assert asked.call("GET", "/frame")[::2] == (503, said)
+        assert asked.call("GET", "/frame", Host="evil.example")[2]["error"] == "unknown-host"
+        assert asked.call("GET", "/frame", Sec_Fetch_Site="cross-site")[2]["error"] == "foreign-origin"
+
+
+def test_without_a_camera_there_is_no_frame(taught):
+    _, asked = taught
+    assert asked.state()["camera"] is False
+    assert asked.call("GET", "/frame")[0] == 404
 
 
 def test_the_page_is_one_file_whose_policy_allows_its_own_parts_and_no_others(taught):
