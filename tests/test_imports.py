@@ -10,11 +10,12 @@ import pytest
 import edgemeta
 
 ROOT = Path(edgemeta.__file__).parent
-GROUND = {"errors", "records", "names", "config", "disk", "reading", "storage", "folders", "logs"}
+GROUND = {"errors", "records", "names", "config", "disk", "reading", "storage", "folders", "logs", "lengthy"}
 CORE = GROUND | {"nn", "data", "meta", "fed"}
 BELOW = {  # room -> the rooms that it may use
     "errors": set(),
     "logs": {"names"},
+    "lengthy": set(),
     "jobs": set(),
     "records": {"errors"},
     "disk": set(),

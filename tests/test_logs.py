@@ -89,10 +89,11 @@ def test_a_device_logs_what_it_is_asked_for():
         command = [sys.executable, "-m", "edgemeta", "client", "--server", "http://127.0.0.1:9", "--for", "0.5"]
         return subprocess.run([*command, *options], capture_output=True, text=True, check=False).stderr.splitlines()
 
-    *plain, gave_up = client()
-    assert plain[0].endswith(": asking for work; state in edgemeta-state, data: None")
+    (gave_up,) = client("--log-level", "error")
     assert gave_up.startswith("Error: gave up after 0.5 s")
-    events = [json.loads(line) for line in client("--log-json")[:-1]]
-    assert [event["event"] for event in events] == plain
-    assert [event.get("kind") for event in events] == [None, "away"]
-    assert client("--log-level", "error") == [gave_up]
+    *lines, last = client("--log-json")
+    assert last == gave_up
+    asking, away = map(json.loads, lines)
+    assert asking["event"].endswith(": asking for work; state in edgemeta-state, data: None")
+    assert (asking["state"], asking["level"]) == ("edgemeta-state", "info")
+    assert (away["kind"], away["event"].startswith("gateway away (http://127.0.0.1:9): ")) == ("away", True)

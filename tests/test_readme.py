@@ -16,19 +16,6 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_every_command_that_is_shown_exists():
-    shown = set(re.findall(r"(?:^|\$ |    |`)edgemeta ([a-z]+)", README, re.MULTILINE))
-    assert {"simulate", "server", "client", "adapt", "predict"} <= shown
-    assert shown <= set(commands.commands)
-
-
-def test_every_option_that_is_shown_exists():
-    for command, rest in re.findall(r"^ +(?:\$ )?edgemeta ([a-z]+)(.*)$", README, re.MULTILINE):
-        known = {option for parameter in commands.commands[command].params for option in parameter.opts}
-        for option in re.findall(r"(--[a-z-]+)", rest):
-            assert option in known, f"edgemeta {command} {option}"
-
-
 def test_every_link_leads_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target

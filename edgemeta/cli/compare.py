@@ -104,7 +104,9 @@ def _say(text: str) -> None:
 
 def _scored(done: int, count: int) -> None:
     if sys.stderr.isatty():
-        click.echo(f"\r\x1b[Kscored {done} of {count} participants" + "\n" * (done == count), err=True, nl=False)
+        from edgemeta.cli.report import write_over
+
+        write_over(f"scored {done} of {count} participants" + "\n" * (done == count))
 
 
 def _hooks(last_round: int | None) -> Mapping[str, Any]:
@@ -136,13 +138,15 @@ def _baselines(
 ) -> None:
     """Show a run beside its baselines, and keep nothing."""
     from edgemeta import api
+    from edgemeta.cli.report import bar
     from edgemeta.fed.plan import Plan
 
     settings, runs = settings_from(config, {"data.source": data}, assignments), []
     said: list[str] = []
     each = _seeds(seeds, settings.seed)
     for seed in each:
-        prepared = api.prepare(replace(settings, seed=seed))
+        with bar():
+            prepared = api.prepare(replace(settings, seed=seed))
         for line in prepared.left_out.why:
             if line not in said:  # with most seeds it is the same
                 click.echo(line, err=True)

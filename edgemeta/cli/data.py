@@ -15,10 +15,11 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(spec: str, as_json: bool) -> None:
     """Say what SPEC holds: its kind, shape, classes and how many samples of each, and what there is not used."""
-    from edgemeta.cli.report import table
+    from edgemeta.cli.report import bar, table
     from edgemeta.data import describe, open_data
 
-    split = open_data(spec)
+    with bar():
+        split = open_data(spec)
     facts = describe(split)
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))

@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ def demo() -> None:
     """Meta-train, federate and adapt with a gateway and ten devices on this machine, beside FedAvg, in a minute."""
     from edgemeta import api
     from edgemeta.cli.compare import comparison_table
-    from edgemeta.cli.report import Progress
+    from edgemeta.cli.report import Bar, Progress
     from edgemeta.config import to_toml
     from edgemeta.fed.plan import Plan
 
@@ -40,21 +41,30 @@ def demo() -> None:
         summary = _over_http(Path(folder), len(participants), config.data.source, Progress(Plan(config).last_round))
     click.echo("\nThe same budget for plain FedAvg, and for everyone alone, in this process ...", err=True)
     jobs = min(os.cpu_count() or 1, 4)
-    summaries = {api.name_of(config): summary, **api.baselines(prepared, jobs)}
+    shown = Bar(time.monotonic())
+
+    def hook(work: Any, done: int, count: int) -> None:
+        shown.show(f"round {work.round}: {work.kind}", done, count, time.monotonic())
+
+    summaries = {api.name_of(config): summary, **api.baselines(prepared, jobs, on_participant=hook)}
+    shown.clear()
     click.echo("\n" + comparison_table([summaries]))
     click.echo(
         f"\nAdapted: {config.evaluation.adapt_steps} local steps on {config.evaluation.support} of a participant's own "
         "pictures.\nAll took as many gradients on each participant; alone, a new one is given that whole time, too."
     )
     click.echo("\nAnd with classes of one's own, in this process ...", err=True)
-    shares = _things_of_its_own(config, jobs)
+    shares = _things_of_its_own(config, jobs, hook)
+    shown.clear()
     click.echo(
         f"\nA new device is shown {SHOWN} pictures of each of {THINGS} things, takes no training step, and names new "
         "ones rightly:\n" + "\n".join(f"    {name:30}{share:6.1%}" for name, share in shares.items())
     )
 
 
-def _things_of_its_own(config: "RunConfig", jobs: int) -> dict[str, float]:
+def _things_of_its_own(
+    config: "RunConfig", jobs: int, on_participant: Callable[[Any, int, int], None] = lambda *_: None
+) -> dict[str, float]:
     """Return how often new participants name their own things rightly, by what was trained together.
 
     The adaptation is the same, a mean of features for each thing, and so is the budget of gradients; for FedAvg all
@@ -77,7 +87,9 @@ def _things_of_its_own(config: "RunConfig", jobs: int) -> dict[str, float]:
     phases = tuple(replace(phase, algorithm="protonet") for phase in named.phases)
     own = replace(named, phases=phases, model=replace(named.model, classes=OWN))
     return {
-        name: api.simulate(run, jobs=jobs).summary["evaluation_new"]["episodes"][0]["accuracy"]["mean"]
+        name: api.simulate(run, jobs=jobs, on_participant=on_participant).summary["evaluation_new"]["episodes"][0][
+            "accuracy"
+        ]["mean"]
         for name, run in (("protonet", own), ("fedavg, the same adaptation", named))
     }
 

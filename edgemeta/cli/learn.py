@@ -17,10 +17,12 @@ def learn(state: Path, label: str, images: tuple[Path, ...]) -> None:
     The pictures count at once; a device that is running takes them up with its next task. Where there is no device, one
     is made, which may join a gateway later.
     """
+    from edgemeta.cli.report import bar
     from edgemeta.device.teach import teach
 
     new = not (state / "device.json").exists()
-    count, classes = teach(state, images, label)
+    with bar():
+        count, classes = teach(state, images, label)
     if new:
         click.echo(f"{state} is a new device's state from now on", err=True)
     click.echo(f"{count} new pictures of {label}")

@@ -32,14 +32,16 @@ def evaluate(
     """Score MODEL on a test set, before and after it is adapted to the training set beside it."""
     import numpy as np
 
+    from edgemeta.cli.report import bar
     from edgemeta.config import EvaluationConfig
     from edgemeta.meta import checked
     from edgemeta.meta import evaluate as score_both
 
-    trained, train, test, _ = _open(model, spec, threads)
     settings = EvaluationConfig(adaptation=adaptation, adapt_steps=adapt_steps)
-    steps = checked(settings, trained.network).steps if adapt_steps is None else adapt_steps
-    scores = score_both(trained.network, trained.theta, train, test, settings, 32, np.random.default_rng(0))
+    with bar():
+        trained, train, test, _ = _open(model, spec, threads)
+        steps = checked(settings, trained.network).steps if adapt_steps is None else adapt_steps
+        scores = score_both(trained.network, trained.theta, train, test, settings, 32, np.random.default_rng(0))
     if as_json:
         click.echo(json.dumps({key: scores[key] for key in ("samples", "before", "after")}))
         return
@@ -71,12 +73,14 @@ def adapt(
     """Adapt MODEL to one's own training data, and save the personal model."""
     import numpy as np
 
+    from edgemeta.cli.report import bar
     from edgemeta.errors import DivergedError
     from edgemeta.meta import LOSS_CEILING, adaptation_of, scores_of
 
-    trained, train, test, names = _open(model, spec, threads)
-    personal = trained.adapt(train.x, np.array(names)[train.y], steps, adaptation=adaptation, lr=lr, reject=reject)
-    before, after = (scores_of(m, test, names) for m in (trained, personal))
+    with bar():
+        trained, train, test, names = _open(model, spec, threads)
+        personal = trained.adapt(train.x, np.array(names)[train.y], steps, adaptation=adaptation, lr=lr, reject=reject)
+        before, after = (scores_of(m, test, names) for m in (trained, personal))
     steps = adaptation_of(adaptation, trained.network).steps if steps is None else steps
     if after is None or after["loss"] >= LOSS_CEILING:
         raise DivergedError(f"adaptation diverged after {steps} steps: lower --lr ({lr:g}); nothing was written")
@@ -97,8 +101,10 @@ def predict(model: Path, images: tuple[Path, ...], top: int, threads: int, as_js
     """Say what MODEL sees in each IMAGE; files that are no pictures are named, and the exit status is then 2."""
     import numpy as np
 
+    from edgemeta.cli.report import bar
     from edgemeta.data import read_picture
     from edgemeta.errors import DataError
+    from edgemeta.lengthy import lengthy
     from edgemeta.meta import load_model
 
     trained = load_model(model, threads)
@@ -107,20 +113,21 @@ def predict(model: Path, images: tuple[Path, ...], top: int, threads: int, as_js
         raise DataError(f"{model} takes samples of shape {shape}: expected a model of pictures (H, W, C)")
     found: dict[str, list[dict[str, Any]]] = {}
     unread = 0
-    for image in images:
-        try:
-            picture = read_picture(image, shape)
-        except DataError as error:
-            click.echo(f"Error: {error}", err=True)
-            unread += 1
-            continue
-        chances, unlike = trained.predict(picture)[0], bool(trained.unlike(picture)[0])
-        best = np.argsort(-chances, kind="stable")[:top].tolist()
-        found[str(image)] = [
-            {"class": trained.classes[i], "probability": round(float(chances[i]), 6)}
-            | ({"unlike": True} if unlike else {})
-            for i in best
-        ]
+    with bar():
+        for image in lengthy("looking at pictures", images):
+            try:
+                picture = read_picture(image, shape)
+            except DataError as error:
+                click.echo(f"Error: {error}", err=True)
+                unread += 1
+                continue
+            chances, unlike = trained.predict(picture)[0], bool(trained.unlike(picture)[0])
+            best = np.argsort(-chances, kind="stable")[:top].tolist()
+            found[str(image)] = [
+                {"class": trained.classes[i], "probability": round(float(chances[i]), 6)}
+                | ({"unlike": True} if unlike else {})
+                for i in best
+            ]
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
     for name, guesses in found.items() if not as_json else ():

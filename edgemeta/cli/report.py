@@ -1,12 +1,65 @@
 """What a person sees of a run: a line a round while it goes, a table at its end."""
 
+import math
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from edgemeta.lengthy import told
+
 Record = Mapping[str, Any]
+SHORT_S = 2.0  # what takes no longer shows nothing
+REDRAWN_S, SAID_S = 0.1, 10.0  # between two changes of the bar, and two lines where nothing can be written over
+WIDTH = 24
+
+
+class Bar:
+    """How far a command's work is, on standard error: on a terminal a bar, elsewhere a line now and then.
+
+    now: seconds, when the work began.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._moving = sys.stderr.isatty()
+        self._due = now + SHORT_S
+
+    def show(self, what: str, done: int, count: int, now: float) -> None:
+        """Show that so much of a work is done."""
+        if now < self._due:
+            return
+        self._due = now + (REDRAWN_S if self._moving else SAID_S)
+        if self._moving and done == count:
+            self.clear()  # a warning of what was found may come next
+        elif self._moving:
+            full = math.floor(WIDTH * done / count)
+            write_over(f"{what} [{'#' * full}{'.' * (WIDTH - full)}] {done:,} of {count:,}")
+        else:
+            click.echo(f"{what}: {done:,} of {count:,}", err=True)
+
+    def clear(self) -> None:
+        """Take the bar away."""
+        if self._moving:
+            write_over("")
+
+
+@contextmanager
+def bar() -> Iterator[None]:
+    """Show how far the work of this context is, once it takes longer than a person waits without asking."""
+    shown = Bar(time.monotonic())
+    try:
+        with told(lambda what, done, count: shown.show(what, done, count, time.monotonic())):
+            yield
+    finally:
+        shown.clear()
+
+
+def write_over(text: str) -> None:
+    """Write a line on a terminal in the place of the one that is there, without ending it."""
+    click.echo(f"\r\x1b[K{text}", err=True, nl=False)
 
 
 class Progress:
@@ -22,18 +75,14 @@ class Progress:
         left = ""
         if self.last_round is not None and record["round"] < self.last_round:
             left = f"  {duration((self.last_round - record['round']) * self._seconds / self._rounds)} left"
-        self._clear()
+        if self._moving:
+            write_over("")
         click.echo(round_line(record, self.last_round) + left, err=True)
 
     def on_participant(self, work: Any, done: int, count: int) -> None:
         """Show how far the open round is, where lines can be written over."""
         if self._moving:
-            self._clear()
-            click.echo(f"round {work.round}: {work.kind}, {done} of {count} participants", err=True, nl=False)
-
-    def _clear(self) -> None:
-        if self._moving:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            write_over(f"round {work.round}: {work.kind}, {done} of {count} participants")
 
 
 def round_line(record: Record, last_round: int | None) -> str:

@@ -36,14 +36,15 @@ def simulate(
     settings = settings_from(config, {places.get(key, key): value for key, value in named.items()}, assignments)
 
     from edgemeta import api
-    from edgemeta.cli.report import Progress, spread_rows, table
+    from edgemeta.cli.report import Progress, bar, spread_rows, table
     from edgemeta.fed.plan import Plan
 
     finished = out is not None and (out / "summary.json").exists()
     settings, network = api.own_network(settings, init, out and out / api.MODEL_FILE)
     if network:
         network.threads = threads
-    prepared = api.prepare(settings, model=network, threads=threads)
+    with bar():
+        prepared = api.prepare(settings, model=network, threads=threads)
     for line in prepared.left_out.why:
         click.echo(line, err=True)
     progress = Progress(Plan(prepared.config).last_round)

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from edgemeta.data.dataset import Array, Dataset, Indices, Split, Unused, every,
 from edgemeta.data.pictures import check_picture, read_picture
 from edgemeta.data.places import UNREADABLE, Place, left_out, look
 from edgemeta.errors import DataError, NoDataYet
+from edgemeta.lengthy import lengthy
 from edgemeta.names import class_name, shown
 
 logger = logging.getLogger("edgemeta")
@@ -93,7 +94,7 @@ class PictureReader:
         x = np.empty((len(positions), *self.shape), np.uint8)
         good = np.ones(len(positions), bool)
         bad = Bad()
-        for row, position in enumerate(positions.tolist()):
+        for row, position in enumerate(lengthy("reading pictures", positions.tolist())):
             try:
                 x[row] = read_picture(self.paths[position], self.shape)
             except DataError as error:
@@ -165,7 +166,7 @@ def pictures_in(place: Place, root: Path, unused: list[Unused], bad: Bad) -> Pic
             continue
         unused += left_out(inside, inside.files, "below a class folder", f"{side}{folder}/")
         pictures = found.setdefault(name, [])
-        for file in inside.files:
+        for file in lengthy(f"looking at {shown(folder)}", [*inside.files]):
             path = os.path.join(inside.path, file)
             if (fault := _fault(inside, file)) is None:
                 pictures.append(path)
@@ -184,10 +185,10 @@ def _fault(place: Place, file: str) -> str | None:
     return None
 
 
-def _digests(paths: Iterable[str]) -> tuple[list[str], NDArray[np.bool_]]:
+def _digests(paths: Sequence[str]) -> tuple[list[str], NDArray[np.bool_]]:
     """Return a hash of each file's bytes, and which files have one: those that went away meanwhile are left out."""
     found, there, bad = list[str](), list[bool](), Bad()
-    for path in paths:
+    for path in lengthy("telling training from test", paths):
         try:
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import ConfigError, DataError
+from edgemeta.lengthy import lengthy
 from edgemeta.meta.learner import Vectors
 from edgemeta.meta.personal_heads import OWN_HEAD, with_own_head
 from edgemeta.meta.rivals import HEAD
@@ -250,7 +251,7 @@ def descended(model: Model, theta: Vector, support: Samples, steps: Steps, rng: 
     A step uses the whole support set when it fits `batch_size`, else a batch drawn from it.
     """
     theta = theta.copy()
-    for _ in range(steps.number):
+    for _ in lengthy("adapting", range(steps.number)):
         batch = support
         if support.size > steps.batch_size:
             batch = support.take(rng.choice(support.size, steps.batch_size, replace=False))
@@ -262,7 +263,12 @@ def features(body: Model, theta: Vector, samples: Samples) -> Vector:
     """Return the body's outputs (N, E), computed some samples at a time. theta: of a model that begins with it."""
     below = theta[: body.layout.size]
     blocks = range(0, samples.size, FORWARD_BATCH)
-    return np.concatenate([body.forward(below, samples.x[start : start + FORWARD_BATCH]) for start in blocks])
+    return np.concatenate(
+        [
+            body.forward(below, samples.x[start : start + FORWARD_BATCH])
+            for start in lengthy("looking at samples", blocks)
+        ]
+    )
 
 
 def _classes(support: Samples) -> tuple[Labels, Labels]:

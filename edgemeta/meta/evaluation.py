@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgemeta.config import EvaluationConfig
 from edgemeta.errors import DataError
+from edgemeta.lengthy import lengthy
 from edgemeta.meta.adaptations import FORWARD_BATCH, Labels, Steps, adapt_as, begun, descended
 from edgemeta.meta.episodes import Classify, Learn, score_episodes
 from edgemeta.meta.learner import Vectors
@@ -60,7 +61,7 @@ def score(model: Model, theta: Vector, test: Samples, classes: Labels | None = N
         there = places[test.y] >= 0
         loss = ABSENT_LOSS * int(np.count_nonzero(~there))
         test = Samples(test.x[there], places[test.y[there]])
-    for start in range(0, test.size, SCORE_BATCH):
+    for start in lengthy("scoring", range(0, test.size, SCORE_BATCH)):
         batch = test.take(slice(start, start + SCORE_BATCH))
         outputs = model.forward(theta, batch.x)
         loss += LOSSES[model.loss].function(outputs, batch.y)[0] * batch.size
