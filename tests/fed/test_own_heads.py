@@ -191,22 +191,22 @@ def test_a_folder_that_gains_a_class_keeps_the_rows_of_the_others(tmp_path: Path
 
 @pytest.mark.slow
 def test_the_same_bits_over_http_with_devices_that_start_again_all_the_time(tmp_path: Path) -> None:
-    """FedRep goes on with the head that FedPer has left, also after a stop between the head's step and the body's."""
-    model, phases = (
-        {"name": "mlp", "classes": "own"},
-        [PHASE | {"algorithm": k, "rounds": 1} for k in ("fedper", "fedrep")],
-    )
+    """A phase of each; what was learned is scored, too: with heads of its own, and last with rates that travel."""
+    phases = [PHASE | {"algorithm": name, "rounds": 1} for name in ("fedper", "fedrep", "meta-sgd")]
+    model, evaluation = {"name": "mlp", "classes": "own"}, EVALUATION | {"every": 1}
     data = TINY["data"] | {"participants": 2, "held_out": 0}
-    settings = TINY | {"model": model, "data": data, "phases": phases, "evaluation": EVALUATION}
+    settings = TINY | {"model": model, "data": data, "phases": phases, "evaluation": evaluation}
     config = write_config(tmp_path, settings)
     run = edgemeta.simulate(config, out=tmp_path / "simulated")
     with gateway(config, tmp_path / "served") as (_, url):
         to_the_end(url, tmp_path, [SPEC, SPEC], partition=True)
     assert_same_run(tmp_path / "served", tmp_path / "simulated")
     for k in range(2):
-        kept = private_path(tmp_path / f"device{k}", 2)
-        simulated = private_path(tmp_path / "simulated" / "participants" / f"{k:06d}", 2)
+        kept = private_path(tmp_path / f"device{k}", 3)
+        simulated = private_path(tmp_path / "simulated" / "participants" / f"{k:06d}", 3)
         assert kept.read_bytes() == simulated.read_bytes()
+    before = [record["evaluation"]["before"] for record in run.history]
+    assert [scores is None for scores in before] == [True, False, False, True]
     scores = run.history[-1]["evaluation"]["after"]["accuracy"]
     right = []
     for k, participant in enumerate(edgemeta.api.prepare(edgemeta.api.config_of(config)).participants):
