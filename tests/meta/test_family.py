@@ -211,6 +211,20 @@ def test_meta_sgds_rates_descend_along_the_exact_gradient_of_the_adapted_loss() 
     np.testing.assert_allclose(found["theta"], model.loss_and_grad(theta - rates * gradient, *query)[1], rtol=1e-10)
 
 
+def test_a_run_of_meta_sgd_adapts_at_the_rates_that_it_has_learned() -> None:
+    rng, net = np.random.default_rng(0), Model([Dense(8), ReLU(), Dense(2)], (3,))
+    x, y = rng.standard_normal((16, 3)).astype(np.float32), np.arange(16, dtype=np.int64) % 2
+    phase = {"algorithm": "meta-sgd", "rounds": 3, "local_steps": 4, "batch_size": 16, "lr": 0.5, "inner_lr": 0.5}
+    evaluation = {"every": 9, "adapt_steps": 1, "adapt_lr": 0.5, "support": 16}
+    settings = {"phases": [phase], "evaluation": evaluation}
+    run = edgemeta.simulate(settings, data=[((x, y), (x, y))], model=net)
+    theta, rates = run.model.theta, run.beside[0]["rates"]
+    gradient = net.loss_and_grad(theta, x, y)[1]
+    loss, plain = (net.loss_and_grad(theta - 0.5 * by * gradient, x, y)[0] for by in (rates, 1))
+    assert run.history[-1]["evaluation"]["after"]["loss"]["mean"] == pytest.approx(loss, rel=1e-5)
+    assert abs(loss - plain) > 1e-4 * loss
+
+
 def test_perfedavg_where_nothing_is_left_to_learn() -> None:
     found = direction("perfedavg-hf", LINE, {"theta": np.zeros(2)}, [ONE] * 3)
     assert found["theta"].tolist() == [0.0, 0.0]
