@@ -96,13 +96,14 @@ def personalise(state: DeviceState, run: Joined, model: Global, part: Participan
     support = train.take(rng.permutation(train.size)[: settings.support])
     if run.network.embeds and settings.adaptation in (None, "prototypes") and not settings.adapt_steps:
         support = Samples(np.concatenate([train.x, part.test.x]), np.concatenate([train.y, part.test.y]))
-    start = begun(settings, run.network, model.vectors["theta"], _beside(model, part), len(part.train_set.classes))
-    own = adapt_as(settings, *start, support, batch_size, rng)
+    beside, classes = _beside(model, part), part.train_set.classes
+    network, theta, rates = begun(settings, run.network, model.vectors["theta"], beside, len(classes))
+    own = adapt_as(settings, network, theta, support, batch_size, rng, rates=rates)
     run.network.release()
     if not np.isfinite(own.theta).all():
         log.warning("adapting the model of round %d diverged: it is used as it is", model.round)
-        own = Own(*start)
-    owned(own, part.train_set.classes, model.round).save(state.personal)
+        own = Own(network, theta)
+    owned(own, classes, model.round).save(state.personal)
 
 
 def _beside(model: Global, part: Participant) -> dict[str, Vector]:

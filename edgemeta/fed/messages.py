@@ -22,6 +22,7 @@ from edgemeta.fed.streams import Stream, generator
 from edgemeta.fed.upload import FLOAT32, decode, encode
 from edgemeta.meta import LOSS_CEILING
 from edgemeta.meta.learners import LEARNERS, keeps_head, learner, sizes
+from edgemeta.meta.maml import RATES
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Layout, Model, Vector
 from edgemeta.nn.files import FORMAT, MAX_HEADER_BYTES, encode_header, encode_tensors, opened, read_tensors
@@ -101,8 +102,8 @@ def most_task_bytes(model: Model) -> int:
 def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
     """Return a task and the vectors that came with it.
 
-    An evaluation's task has theta, and perhaps a head, and nothing else. Raises ModelFileError when it is damaged or
-    for another layout, StorageError when it cannot be read.
+    An evaluation's task has theta, and perhaps a head or rates, and nothing else. Raises ModelFileError when it is
+    damaged or for another layout, StorageError when it cannot be read.
     """
     tensors, metadata = read_tensors(path)
     try:
@@ -122,6 +123,8 @@ def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
         expected = sizes(model, work.algorithm)
         if not train and HEAD in tensors and model.headed:
             expected |= {HEAD: model.headed.layout.size - model.layout.size}
+        if not train and RATES in tensors:
+            expected |= {RATES: (model.headed or model).layout.size}
         return work, {name: vector[:] for name, vector in decode(tensors, expected, "float32").items()}
     except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
         raise ModelFileError(f"the task in {path} cannot be used: {error}") from None

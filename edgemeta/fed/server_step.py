@@ -23,6 +23,7 @@ from edgemeta.fed.similar import Sketches, remembered, sketch
 from edgemeta.fed.streams import Stream, generator
 from edgemeta.fed.upload import Encoded, decode
 from edgemeta.meta.learners import learner, numbers_classes, shared_of, sizes
+from edgemeta.meta.maml import RATES
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Model, Vector
 from edgemeta.nn.files import encode_tensors, load_parameters, opened, read_tensors, save_model
@@ -52,8 +53,8 @@ def travelling(state: ServerState, recipe: PhaseConfig) -> dict[str, Vector]:
 
 
 def scored_with(state: ServerState, recipe: PhaseConfig) -> dict[str, Vector]:
-    """Return the vectors that go to participants beside theta when it is scored: the head, where there is one."""
-    return {name: vector for name, vector in travelling(state, recipe).items() if name == HEAD}
+    """Return the vectors that go to participants beside theta when it is scored: a head, or learned rates."""
+    return {name: vector for name, vector in travelling(state, recipe).items() if name in (HEAD, RATES)}
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from edgemeta.config import EvaluationConfig
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.lengthy import lengthy
 from edgemeta.meta.learner import Vectors
+from edgemeta.meta.maml import RATES
 from edgemeta.meta.personal_heads import OWN_HEAD, with_own_head
 from edgemeta.meta.rivals import HEAD
 from edgemeta.meta.samples import Samples
-from edgemeta.nn import Model, Vector
+from edgemeta.nn import Model, Vector, subtract_scaled
 from edgemeta.nn.heads import body_of, first_outputs, with_head
 from edgemeta.nn.layers import Dense
 from edgemeta.nn.prototypes import beyond, fitted_scale, head_of, means
@@ -37,12 +38,14 @@ class Steps(NamedTuple):
     """What an adaptation is told: how many steps of SGD, their rate, and at most how many samples in a step.
 
     reject: the share of the participant's own samples that may be called none of its classes; 0: none is.
+    rates: by which each parameter's is multiplied; None: by one.
     """
 
     number: int
     lr: float
     batch_size: int
     reject: float = 0.0
+    rates: Vector | None = None
 
 
 class Own(NamedTuple):
@@ -66,7 +69,7 @@ Adapt = Callable[[Model, Vector, Samples, Steps, np.random.Generator], Own]
 class Adaptation:
     """adapt: see above. steps: how many it takes unless told; stepless: it never takes any. cost: of a support set.
 
-    from_head: whether it goes on from the head that a model has.
+    from_head: whether it goes on from the head that a model has; rated: whether it takes learned rates.
     """
 
     adapt: Adapt
@@ -75,6 +78,7 @@ class Adaptation:
     paper: str
     stepless: bool = False
     from_head: bool = False
+    rated: bool = False
 
 
 def sgd(model: Model, theta: Vector, support: Samples, steps: Steps, rng: np.random.Generator) -> Own:
@@ -143,6 +147,7 @@ ADAPTATIONS: dict[str, Adaptation] = {
         cost="forward and backward of a batch each step, and a second vector of the model's size",
         paper="Finn et al. 2017, arXiv:1703.03400",
         from_head=True,
+        rated=True,
     ),
     "head": Adaptation(
         head,
@@ -211,21 +216,24 @@ def check_reject(rate: float, name: str | None, steps: int | None, model: Model)
 
 def begun(
     settings: EvaluationConfig, model: Model, theta: Vector, beside: Vectors, classes: int
-) -> tuple[Model, Vector]:
-    """Return what is adapted: the model with the head beside it, if there is one and the adaptation goes on from it.
+) -> tuple[Model, Vector, Vector | None]:
+    """Return what is adapted, and the rates, where they were learned and the adaptation takes them.
 
-    beside: vectors by name, as they were trained beside theta. classes: how many the participant has: so many of a
-    head's outputs are kept, where all share it.
+    That is the model with the head beside it, if there is one and the adaptation goes on from it. beside: vectors by
+    name, as they were trained beside theta. classes: how many the participant has: so many of a head's outputs are
+    kept, where all share it.
     """
-    head = beside.get(OWN_HEAD, beside.get(HEAD))
-    if head is None or (model.embeds and not adaptation_of(settings.adaptation, model).from_head):
-        return model, theta
+    row, head = adaptation_of(settings.adaptation, model), beside.get(OWN_HEAD, beside.get(HEAD))
+    rates = beside.get(RATES) if row.rated else None
+    if head is None or (model.embeds and not row.from_head):
+        return model, theta, rates
     whole, theta = with_own_head(model, theta, head)
     if OWN_HEAD in beside:
-        return whole, theta
+        return whole, theta, rates
     if classes > whole.outputs:
         raise DataError(f"{classes} classes, and this run's head is for {whole.outputs}: use fewer")
-    return first_outputs(whole, theta, classes)
+    own, theta = first_outputs(whole, theta, classes)
+    return own, theta, None if rates is None else first_outputs(whole, rates, classes)[1]
 
 
 def adapt_as(
@@ -236,12 +244,17 @@ def adapt_as(
     batch_size: int,
     rng: np.random.Generator,
     steps: int | None = None,
+    rates: Vector | None = None,
 ) -> Own:
-    """Return a participant's own model, as a run's evaluations make it. steps: instead of those of the settings."""
+    """Return a participant's own model, as a run's evaluations make it.
+
+    steps: instead of those of the settings; rates: what `begun` has found of them.
+    """
     row = adaptation_of(settings.adaptation, model)
     counts = (steps, settings.adapt_steps, row.steps)
     count = next(count for count in counts if count is not None)
-    return row.adapt(model, theta, support, Steps(count, settings.adapt_lr, batch_size, settings.reject), rng)
+    told = Steps(count, settings.adapt_lr, batch_size, reject=settings.reject, rates=rates)
+    return row.adapt(model, theta, support, told, rng)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows shows in the scores
@@ -255,7 +268,10 @@ def descended(model: Model, theta: Vector, support: Samples, steps: Steps, rng: 
         batch = support
         if support.size > steps.batch_size:
             batch = support.take(rng.choice(support.size, steps.batch_size, replace=False))
-        model.descend(theta, batch.x, batch.y, steps.lr, out=theta)
+        if steps.rates is None:
+            model.descend(theta, batch.x, batch.y, steps.lr, out=theta)
+        else:
+            subtract_scaled(theta, model.loss_and_grad(theta, batch.x, batch.y)[1] * steps.rates, steps.lr)
     return theta
 
 

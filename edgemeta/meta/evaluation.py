@@ -88,18 +88,18 @@ def evaluate(
     {"samples": test samples, "before": scores, "after": scores, "grid": [{"steps", "support", **scores}]}; every
     adaptation draws its support set from the front of one shuffled order, so that larger ones contain smaller ones. Of
     an embedding, "before" is None, as it has no classes yet, and "classes" is how many the participant has. beside:
-    vectors by name that were trained beside theta: a head, with which steps of SGD begin. With the participant's own
-    one, "before" is its personalised model. Where the settings ask for episodes, also "episodes": [{"ways", "shots",
-    "accuracy"}], after the configured adaptation, without an own head, as these classes are numbered anew; an accuracy
-    is None where there are too few classes.
+    vectors by name that were trained beside theta: a head, with which steps of SGD begin, or their rates. With the
+    participant's own head, "before" is its personalised model. Where the settings ask for episodes, also "episodes":
+    [{"ways", "shots", "accuracy"}], after the configured adaptation, without an own head, as these classes are numbered
+    anew; an accuracy is None where there are too few classes.
     """
     classes = len(np.union1d(train.y, test.y)) if model.embeds else 0
-    start = begun(settings, model, theta, beside, classes)
+    network, start, rates = begun(settings, model, theta, beside, classes)
     own = with_own_head(model, theta, beside[OWN_HEAD]) if OWN_HEAD in beside else (model, theta)
     order = rng.permutation(train.size)
 
     def adapted(steps: int | None, support: int) -> dict[str, float]:
-        made = adapt_as(settings, *start, train.take(order[:support]), batch_size, rng, steps)
+        made = adapt_as(settings, network, start, train.take(order[:support]), batch_size, rng, steps, rates)
         return score(*made[:2], test, made.classes)
 
     scores: dict[str, Any] = {
@@ -119,11 +119,11 @@ def evaluate(
     return scores
 
 
-def _learns(model: Model, theta: Vector, settings: EvaluationConfig, batch_size: int) -> Learn:
+def _learns(model: Model, theta: Vector, rates: Vector | None, settings: EvaluationConfig, batch_size: int) -> Learn:
     """Return what adapts a model to an episode: its classes are the first outputs, and the others are no answer."""
 
     def learn(support: Samples, rng: np.random.Generator) -> Classify:
-        own = adapt_as(settings, model, theta, support, batch_size, rng)
+        own = adapt_as(settings, model, theta, support, batch_size, rng, rates=rates)
         return lambda x: outputs_of(own.model, own.theta, x)[:, : settings.ways]
 
     return learn

@@ -7,7 +7,16 @@ import numpy as np
 from edgemeta.config import PhaseConfig
 from edgemeta.errors import ConfigError
 from edgemeta.meta.learner import Directions, GradientAt, Learner, Vectors, descend
-from edgemeta.meta.maml import FiniteDifference, anil, one_step_only, perfedavg_hf
+from edgemeta.meta.maml import (
+    RATES,
+    FiniteDifference,
+    anil,
+    begin_rates,
+    meta_sgd,
+    one_plain_step,
+    one_step_only,
+    perfedavg_hf,
+)
 from edgemeta.meta.personal_heads import (
     OWN_HEAD,
     HeadFirst,
@@ -136,6 +145,15 @@ LEARNERS: dict[str, Learner] = {
         paper="Raghu et al. 2020, arXiv:1909.09157",
         apart=True,
         vectors=1,
+    ),
+    "meta-sgd": Learner(
+        meta_sgd,
+        batches=lambda _: 2,
+        evaluations=lambda _: 2,
+        paper="Li et al. 2017, arXiv:1707.09835",
+        shared={RATES: begin_rates},
+        unsound=one_plain_step,
+        vectors=4,
     ),
     "perfedavg-hf": Learner(
         perfedavg_hf,

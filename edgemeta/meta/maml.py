@@ -1,4 +1,4 @@
-"""Relatives of MAML: an inner loop on the head alone, and one whose curvature counts."""
+"""Relatives of MAML: an inner loop on the head alone, one whose curvature counts, and one whose rates are learned."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from edgemeta.config import PhaseConfig
 from edgemeta.meta.learner import Directions, GradientAt, Vectors, descend
 from edgemeta.meta.samples import Samples
-from edgemeta.nn import Model, Workspace
+from edgemeta.nn import Model, Vector, Workspace
 from edgemeta.nn.heads import head_start
 from edgemeta.records import number, record_from
 
@@ -25,6 +25,44 @@ def anil(
         adapted[:below] = theta[:below]
         here = adapted
     return [], {"theta": GradientAt(adapted, query)}
+
+
+RATES = "rates"  # the vector that travels beside theta: of each parameter, in units of inner_lr
+
+
+def begin_rates(model: Model) -> Vector:
+    """Return the first rates, all inner_lr; of an embedding, they are of the network with its head."""
+    return np.ones((model.headed or model).layout.size, np.float32)
+
+
+def one_plain_step(recipe: PhaseConfig) -> str:
+    """Say that the gradient of the rates is of one inner step, and what weight decay would do to them."""
+    if recipe.weight_decay:
+        return f"weight_decay is {recipe.weight_decay:g}, which would shrink the learned rates too: give 0"
+    if recipe.inner_steps == 1:
+        return ""
+    return f"inner_steps is {recipe.inner_steps}, and its rates learn from one step: give 1, or take fomaml"
+
+
+def meta_sgd(
+    model: Model, vectors: Vectors, batches: Sequence[Samples], recipe: PhaseConfig, workspace: Workspace
+) -> tuple[Sequence[float], Directions]:
+    """Meta-SGD, first order: one inner step at a learned rate for each parameter, and the query gradient of both.
+
+    With a = inner_lr rates, the support gradient s and the query gradient q at theta - a s, the gradient of a is -s q.
+    As rates are in units of inner_lr, theirs is that over inner_lr: so a itself takes a step of the outer rate.
+    """
+    theta, (support, query) = vectors["theta"], batches
+    memory, inner_lr = workspace.part("learner"), theta.dtype.type(recipe.inner_lr)
+    first, adapted, outer = (memory.array(key, theta.shape, theta.dtype) for key in ("first", "adapted", "outer"))
+    model.loss_and_grad(theta, support.x, support.y, workspace, first)
+    np.multiply(first, vectors[RATES], out=adapted)
+    adapted *= -inner_lr
+    adapted += theta
+    loss, _ = model.loss_and_grad(adapted, query.x, query.y, workspace, outer)
+    first *= outer
+    first /= -inner_lr
+    return [loss], {"theta": outer, RATES: first}
 
 
 @dataclass(frozen=True)

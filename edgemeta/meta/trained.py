@@ -112,7 +112,7 @@ class TrainedModel:
         if len(x) != len(y) or not len(x):
             raise DataError(f"{len(x)} images with {len(y)} labels: expected as many labels, and one or more")
         support, rng = Samples(x, y), np.random.default_rng(seed)
-        own = row.adapt(self.network, self.theta, support, Steps(steps, lr, batch_size, reject), rng)
+        own = row.adapt(self.network, self.theta, support, Steps(steps, lr, batch_size, reject=reject), rng)
         scored = score(own.model, own.theta, support.take(slice(SCORE_BATCH)), own.classes)["loss"]
         if not np.isfinite(own.theta).all() or (scored >= LOSS_CEILING and own.model.classifies):
             raise DivergedError(f"adaptation diverged after {steps} steps: lower lr ({lr:g})")

@@ -1,5 +1,6 @@
 """The ways to adapt: each by hand or against the definition, what is refused, and where models and runs meet them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import edgemeta
 from edgemeta.config import EvaluationConfig, config_from
 from edgemeta.errors import ConfigError, DataError, InputError
 from edgemeta.meta import ADAPTATIONS, Own, Samples, TrainedModel, adapt_as, evaluate, load_model, score
-from edgemeta.meta.adaptations import Steps
+from edgemeta.meta.adaptations import Steps, begun
 from edgemeta.meta.evaluation import ABSENT_LOSS
 from edgemeta.nn import Dense, Flatten, Model, ReLU, Vector, build, softmax
+from edgemeta.nn.heads import give_head
 from edgemeta.nn.prototypes import fitted_scale
 from edgemeta.nn.ridge import ridge_head
 
@@ -191,6 +193,30 @@ def test_evaluation_of_an_embedding_has_no_before() -> None:
     assert scores["classes"] == 2
     assert scores["after"]["accuracy"] == 1.0
     assert [cell["steps"] for cell in scores["grid"]] == [0, 3]
+
+
+def test_steps_take_the_rates_that_were_learned() -> None:
+    # The loss is (w + b)². From (1, 1) the gradient is (4, 4): at rates of (1, 3) eighths it leads to (.5, -.5), where
+    # it is zero. Two steps at an eighth lead to (.25, .25).
+    line, one = Model([Dense(1)], (1,), "mse"), Samples(np.array([[1.0]]), np.array([[0.0]]))
+    settings, rng = EvaluationConfig(adaptation="sgd", adapt_steps=2, adapt_lr=0.125), np.random.default_rng(0)
+    for rates, reached in ((np.array([1.0, 3.0]), [0.5, -0.5]), (None, [0.25, 0.25])):
+        network, theta, found = begun(settings, line, np.ones(2), {} if rates is None else {"rates": rates}, 0)
+        assert adapt_as(settings, network, theta, one, 32, rng, rates=found).theta.tolist() == reached
+
+
+def test_rates_are_of_the_outputs_that_a_participant_has() -> None:
+    """And no others than steps on all parameters take them: a head that prototypes make was never trained."""
+    embedding = Model([Flatten(), Dense(2)], (2,), "prototypes")
+    give_head(embedding, 3)
+    theta, beside = np.zeros(6, np.float32), {"head": np.zeros(9, np.float32), "rates": np.arange(15.0)}
+    settings = EvaluationConfig(adaptation="sgd")
+    network, whole, rates = begun(settings, embedding, theta, beside, 2)
+    assert (network.outputs, whole.size) == (2, 12)
+    assert rates is not None
+    assert rates.tolist() == [*range(6), 6, 7, 9, 10, 12, 13]  # of two rows of three weights the first two columns
+    for adaptation in ("head", "prototypes", "ridge"):
+        assert begun(replace(settings, adaptation=adaptation), embedding, theta, beside, 2)[2] is None
 
 
 @pytest.mark.parametrize(

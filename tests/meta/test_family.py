@@ -182,6 +182,49 @@ def test_perfedavg_is_second_order_maml_on_the_sinusoid_net() -> None:
     assert np.linalg.norm(first - exact) > 1e-1 * np.linalg.norm(exact)
 
 
+def test_meta_sgd_by_hand() -> None:
+    # At (1, 1) the support gradient is (4, 4). Rates of (1, 3) eighths lead to (.5, -.5), where the query gradient is
+    # (0, 0): nothing is left to learn. Rates of (1, 1) lead to (.5, .5) and (2, 2): -4 * 2 for a rate, over an eighth.
+    told = {"inner_lr": 0.125}
+    for rates, theta, moved in (([1.0, 3.0], [0.0, 0.0], [0.0, 0.0]), ([1.0, 1.0], [2.0, 2.0], [-64.0, -64.0])):
+        found = direction("meta-sgd", LINE, {"theta": np.ones(2), "rates": np.array(rates)}, [ONE] * 2, **told)
+        assert {name: vector.tolist() for name, vector in found.items()} == {"theta": theta, "rates": moved}
+
+
+def test_meta_sgds_rates_descend_along_the_exact_gradient_of_the_adapted_loss() -> None:
+    """Of the sinusoid net: the loss after one step, by each parameter's rate; theta goes where FOMAML would."""
+    model, theta, (support, query, _) = sinusoids()
+    rates = np.random.default_rng(1).uniform(0.005, 0.02, theta.size)
+    gradient = model.loss_and_grad(theta, *support)[1]
+
+    def adapted_loss(at: Array) -> float:
+        return model.loss_and_grad(theta - at * gradient, *query)[0]
+
+    exact = np.empty_like(theta)
+    for i in range(theta.size):
+        step = np.zeros_like(theta)
+        step[i] = 1e-6
+        exact[i] = (adapted_loss(rates + step) - adapted_loss(rates - step)) / 2e-6
+    vectors = {"theta": theta, "rates": rates / 0.01}  # in units of inner_lr
+    found = direction("meta-sgd", model, vectors, [support, query], inner_lr=0.01)
+    np.testing.assert_allclose(0.01 * found["rates"], exact, rtol=0, atol=1e-5 * np.abs(exact).max())
+    np.testing.assert_allclose(found["theta"], model.loss_and_grad(theta - rates * gradient, *query)[1], rtol=1e-10)
+
+
+def test_a_run_of_meta_sgd_adapts_at_the_rates_that_it_has_learned() -> None:
+    rng, net = np.random.default_rng(0), Model([Dense(8), ReLU(), Dense(2)], (3,))
+    x, y = rng.standard_normal((16, 3)).astype(np.float32), np.arange(16, dtype=np.int64) % 2
+    phase = {"algorithm": "meta-sgd", "rounds": 3, "local_steps": 4, "batch_size": 16, "lr": 0.5, "inner_lr": 0.5}
+    evaluation = {"every": 9, "adapt_steps": 1, "adapt_lr": 0.5, "support": 16}
+    settings = {"phases": [phase], "evaluation": evaluation}
+    run = edgemeta.simulate(settings, data=[((x, y), (x, y))], model=net)
+    theta, rates = run.model.theta, run.beside[0]["rates"]
+    gradient = net.loss_and_grad(theta, x, y)[1]
+    loss, plain = (net.loss_and_grad(theta - 0.5 * by * gradient, x, y)[0] for by in (rates, 1))
+    assert run.history[-1]["evaluation"]["after"]["loss"]["mean"] == pytest.approx(loss, rel=1e-5)
+    assert abs(loss - plain) > 1e-4 * loss
+
+
 def test_perfedavg_where_nothing_is_left_to_learn() -> None:
     found = direction("perfedavg-hf", LINE, {"theta": np.zeros(2)}, [ONE] * 3)
     assert found["theta"].tolist() == [0.0, 0.0]
@@ -194,6 +237,8 @@ def test_perfedavg_where_nothing_is_left_to_learn() -> None:
             {"algorithm": "fedrep", "local_steps": 1},
             r"phases\.0, .*'fedrep': local_steps is 1, and a round has steps of",
         ),
+        ({"algorithm": "meta-sgd", "inner_steps": 5}, "inner_steps is 5, and its rates learn from one step: give 1"),
+        ({"algorithm": "meta-sgd", "weight_decay": 0.1}, "weight_decay is 0.1, which would shrink the learned rates"),
         ({"algorithm": "perfedavg-hf", "inner_steps": 2}, "inner_steps is 2, and its second-order term is that of one"),
         (
             {"algorithm": "scaffold", "momentum": 0.9},

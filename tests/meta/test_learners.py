@@ -16,7 +16,7 @@ from edgemeta.errors import ConfigError
 from edgemeta.meta import LEARNERS, Samples, begin, take_step
 from edgemeta.meta.learner import GradientAt, descend
 from edgemeta.meta.learners import fedavg, fomaml, learner, reptile
-from edgemeta.meta.maml import anil, perfedavg_hf
+from edgemeta.meta.maml import anil, meta_sgd, perfedavg_hf
 from edgemeta.meta.personal_heads import fedbabu, fedper, fedrep
 from edgemeta.meta.protonet import protonet
 from edgemeta.meta.proximal import fedprox
@@ -38,6 +38,7 @@ TABLE = {
     "fedper": (fedper, "1912.00818"),
     "fedrep": (fedrep, "2102.07078"),
     "anil": (anil, "1909.09157"),
+    "meta-sgd": (meta_sgd, "1707.09835"),
     "perfedavg-hf": (perfedavg_hf, "2002.07948"),
 }
 
