@@ -19,7 +19,11 @@ WHICH = "give the gateway as --server URL, or a join file as --join FILE"
 
 
 @click.command()
-@click.option("--server", metavar="URL", help="The gateway, as in http://gateway.local:8742")
+@click.option(
+    "--server",
+    metavar="URL",
+    help="The gateway, as in http://gateway.local:8742 [default: the one that it had, or the one on this network]",
+)
 @click.option(
     "--join",
     type=click.Path(path_type=Path),

@@ -78,13 +78,10 @@ def test_a_phone_pairs_by_the_code_of_the_page_and_a_small_window_is_said(tmp_pa
 
         tab.call("Security.setIgnoreCertificateErrors", ignore=True)
         here = re.sub(r"//[^/]*:", "//127.0.0.1:", url)
-        tab.open(here.replace(here[-8:], "22222222"))
-        tab.wait("document.getElementById('pair-said').textContent.startsWith('This is not the pairing code')")
-        tab.open("about:blank")
         tab.open(here)
         tab.wait("!document.getElementById('open').hidden")
         assert tab.value("location.href") == here.partition("#")[0]
-        assert tab.requests.count(here.partition("#")[0]) == 2  # and no address with a code in it
+        assert tab.requests.count(here.partition("#")[0]) == 1  # and no address with a code in it
         assert not [asked for asked in tab.requests if here[-8:] in asked]
     finally:
         process.terminate()

@@ -59,8 +59,8 @@ def port(monkeypatch):
         pytest.skip(f"NOT TESTED: finding gateways, as loopback takes no multicast here ({error})")
     monkeypatch.setattr(multicast, "PORT", number)
     monkeypatch.setattr(multicast, "networks", lambda: [LOOPBACK])
-    monkeypatch.setattr(multicast, "ASK_S", (0.0, 0.1, 0.25))
-    monkeypatch.setattr(multicast, "SEARCH_S", 0.4)
+    monkeypatch.setattr(multicast, "ASK_S", (0.0, 0.1, 0.2))
+    monkeypatch.setattr(multicast, "SEARCH_S", 0.3)
     return number
 
 
@@ -113,14 +113,14 @@ def test_on_its_own_machine_alone_it_says_nothing(tmp_path, port):
 
 def test_a_client_takes_the_one_that_there_is(tmp_path, port, capsys, same_signals):
     with announcing(port=9):
-        assert _status(["client", "--state", str(tmp_path / "d"), "--for", "0.2"]) == 1
+        assert _status(["client", "--state", str(tmp_path / "d"), "--for", "0.1"]) == 1
     said = capsys.readouterr().err
     assert "hall-1  http://127.0.0.1:9\n" in said
     assert "at http://127.0.0.1:9: asking for work" in said
-    assert "gave up after 0.2 s" in said
+    assert "gave up after 0.1 s" in said
     # And it has it from then on: nothing is looked for, or nothing would be found.
     assert json.loads((tmp_path / "d" / "device.json").read_text())["server"] == "http://127.0.0.1:9"
-    assert _status(["client", "--state", str(tmp_path / "d"), "--for", "0.2"]) == 1
+    assert _status(["client", "--state", str(tmp_path / "d"), "--for", "0.1"]) == 1
     assert "looking" not in capsys.readouterr().err
 
 
@@ -143,9 +143,8 @@ def test_one_that_speaks_tls_is_not_trusted_for_being_there(tmp_path, port, caps
     )
 
 
-@pytest.mark.parametrize("networks", [[LOOPBACK], []])
-def test_where_none_is_it_says_what_to_give(tmp_path, port, capsys, monkeypatch, networks):
-    monkeypatch.setattr(multicast, "networks", lambda: networks)
+def test_without_a_network_it_says_what_to_give(tmp_path, port, capsys, monkeypatch):
+    monkeypatch.setattr(multicast, "networks", list)
     assert _status(["client", "--state", str(tmp_path / "d")]) == 2
     said = "Error: no gateway answers on this network: give the gateway as --server URL, or a join file as --join FILE"
     assert capsys.readouterr().err.splitlines()[-1] == said
@@ -219,8 +218,8 @@ def test_single_askers_are_answered_a_bounded_number_of_times(port):
 def test_a_flood_of_garbage_neither_ends_nor_slows_it(port, monkeypatch):
     hostile = [bytes(4), b"\xc0\x0c" * 50, b"\0\0\0\0\xff\xff" + bytes(500), b"\0\0" + AFTER[:-2] + b"\xff\xff\xff"]
     hostile.append(b"\0\0\0\0\0\x40" + bytes(6) + b"\1x" * 15 + QUESTION + b"\xc0\x0c\0\x0c\0\x01" * 63)
-    monkeypatch.setattr(multicast, "ASK_S", (0.0, 0.3, 1.2))
-    monkeypatch.setattr(multicast, "SEARCH_S", 1.4)
+    monkeypatch.setattr(multicast, "ASK_S", (0.0, 0.7, 0.9))
+    monkeypatch.setattr(multicast, "SEARCH_S", 1.1)
     looked = Counter()
 
     def counted(packet):
