@@ -40,28 +40,13 @@ def load_private(folder: Path, counted: int, classes: Sequence[str]) -> dict[str
 
     classes: the participant's, by which a head is put in order.
     """
-    found, names = _read(private_path(folder, counted))
-    return found | ({OWN_HEAD: OwnHead(found[OWN_HEAD], names).of(classes)} if OWN_HEAD in found else {})
+    found, head = _read(private_path(folder, counted))
+    return found | ({OWN_HEAD: head.of(classes)} if head else {})
 
 
 def load_head(folder: Path, counted: int, algorithm: str) -> OwnHead | None:
     """Return the head that a participant has of its own with a learner, if it has one; raises as `load_private`."""
-    found, names = _read(private_path(folder, counted)) if keeps_head(algorithm) else ({}, ())
-    return OwnHead(found[OWN_HEAD], names) if OWN_HEAD in found else None
-
-
-def _read(path: Path) -> tuple[dict[str, Vector], tuple[str, ...]]:
-    """Return private vectors, and the names of the classes that a head among them has."""
-    if not exists(path):
-        return {}, ()
-    found, metadata = read_tensors(path)
-    try:
-        names = tuple(json.loads(metadata["classes"])) if OWN_HEAD in found else ()
-        if OWN_HEAD in found and (not names or found[OWN_HEAD].size % len(names)):
-            raise ValueError(f"{len(names)} classes for a head of {found[OWN_HEAD].size} numbers")
-    except (KeyError, ValueError, TypeError) as error:
-        raise ModelFileError(f"cannot use {path}: {error!r}") from None
-    return found, names
+    return _read(private_path(folder, counted))[1] if keeps_head(algorithm) else None
 
 
 def save_private(
@@ -89,3 +74,17 @@ def save_private(
 def private_files(folder: Path) -> list[str]:
     """Return the names of the files of private vectors in a folder."""
     return [name for name in names(folder) if name.startswith("private-") and name.endswith(".safetensors")]
+
+
+def _read(path: Path) -> tuple[dict[str, Vector], OwnHead | None]:
+    """Return private vectors, and the head among them, where there is one."""
+    found, metadata = read_tensors(path) if exists(path) else ({}, {})
+    if OWN_HEAD not in found:
+        return found, None
+    try:
+        head = OwnHead(found[OWN_HEAD], tuple(json.loads(metadata["classes"])))
+        if not head.classes or head.vector.size % len(head.classes):
+            raise ValueError(f"{len(head.classes)} classes for a head of {head.vector.size} numbers")
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ModelFileError(f"cannot use {path}: {error!r}") from None
+    return found, head

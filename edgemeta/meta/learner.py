@@ -45,6 +45,7 @@ class Learner:
     """direct: see above. batches: how many batches a step draws, disjoint. evaluations: gradients a step takes.
 
     shared, private: name -> its first value, for the vectors beside theta that travel, and that stay on the device.
+    With an own head (`edgemeta.meta.personal_heads`) among the private ones, theta travels without its head.
     begun: name -> its value when a round begins, given the shared vectors as they came, for what ends with the round.
     ended: (vectors, shared vectors as they came, recipe, steps) -> those that change when a round's steps are done.
     of_all: of the shared ones, those that are a mean over all participants, not over those of a round.
