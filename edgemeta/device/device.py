@@ -18,13 +18,14 @@ from edgemeta.device.calls import Answer, Away, Gateway
 from edgemeta.device.done import Done, Kind
 from edgemeta.device.guard import Guard, NoMemory
 from edgemeta.device.joined import NOWHERE, Joined, check_let_in, joined_before, joins_by, read_joined
-from edgemeta.device.learned import Learning, teachable_folder
+from edgemeta.device.learned import Learning
 from edgemeta.device.own import Source
 from edgemeta.device.pace import LONGEST_S, Pace, trouble
 from edgemeta.device.personal import Global, InUse, newest, own_head, personalise, settings_of
 from edgemeta.device.profile import Profile, read_profile
 from edgemeta.device.state import DeviceState
 from edgemeta.device.tasks import Task, Tasks
+from edgemeta.device.taught import teachable_folder
 from edgemeta.errors import DataError, DivergedError, InputError, NoDataYet, StorageError
 from edgemeta.fed.description import Description
 from edgemeta.fed.messages import most_task_bytes

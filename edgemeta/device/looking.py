@@ -11,8 +11,9 @@ from edgemeta.data.folder import TAUGHT
 from edgemeta.data.pictures import stretched
 from edgemeta.data.places import look
 from edgemeta.device.device import Device
-from edgemeta.device.learned import Learning, check_teachable, folder_of, picture_shape
+from edgemeta.device.learned import Learning, check_teachable, picture_shape
 from edgemeta.device.state import FORMAT, Identity
+from edgemeta.device.taught import folder_of
 from edgemeta.errors import ConfigError, DataError
 from edgemeta.names import canonical
 from edgemeta.reading import exists

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from edgemeta.device.device import Device
 from edgemeta.device.joined import joined_before
-from edgemeta.device.learned import check_teachable, folder_of, held_by, keep, use
+from edgemeta.device.learned import check_teachable, held_by, use
 from edgemeta.device.state import FORMAT, DeviceState, Identity
+from edgemeta.device.taught import folder_of, keep
 from edgemeta.errors import ConfigError, ModelFileError, StorageError
 from edgemeta.meta import load_model
 from edgemeta.storage import read_kept

@@ -15,7 +15,7 @@ from runs import command_line
 import edgemeta
 from edgemeta.bench.loopback import gateway
 from edgemeta.data import open_data
-from edgemeta.device.learned import folder_name
+from edgemeta.device.taught import folder_name
 from edgemeta.errors import DataError
 
 pytestmark = pytest.mark.slow
