@@ -335,6 +335,19 @@ def test_who_is_held_or_removed_is_not_asked_with_its_kind(alike):
     assert any(1 in cohort for cohort in cohorts[1:])
 
 
+def test_who_sleeps_is_known_by_what_it_sends_and_no_round_waits_for_it(alike):
+    gateway = alike()
+    similar(gateway, 1, 4)
+    gateway.state.join(5)
+    assert gateway.state.work(5, 1.0, wake_s=3600.0).round == 5
+    similar(gateway, 5, 5)
+    gateway.update(5, 1.0, round_number=5)  # counts in the sixth
+    cohorts = similar(gateway, 6, 10)
+    assert 5 not in {k for cohort in cohorts for k in cohort}
+    sketches = gateway.state.sketches
+    assert sketches[5] @ sketches[1] > 0.99 > -0.99 > sketches[5] @ sketches[2]
+
+
 def test_opened_again_it_goes_on_with_what_it_had(run):
     gateway = run(rounds=1)
     gateway.state.work(0, 0.0)
