@@ -1,5 +1,6 @@
 """What holds for all tests and for the processes that they start."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,15 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)  # processes run th
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it, and so would they,
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this
 os.environ["PYTHONWARNINGS"] = "error"  # a warning in one of them shows
+
+
+@pytest.fixture(autouse=True)
+def level() -> Iterator[None]:
+    """Log from the same level on in every test: a command that ran in this process has set another one."""
+    log = logging.getLogger("edgemeta")
+    before = log.level
+    yield
+    log.setLevel(before)
 
 
 @pytest.fixture(scope="session")
