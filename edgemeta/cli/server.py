@@ -52,8 +52,8 @@ def server(
     import socket
 
     from edgemeta import api
-    from edgemeta.cli.report import round_line
     from edgemeta.cli.run import given, resolved
+    from edgemeta.fed.lines import round_line
     from edgemeta.fed.runs import runs
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import bound_to, run_gateway, signalled

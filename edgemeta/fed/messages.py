@@ -121,15 +121,19 @@ def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
 
 def encode_update(update: Update, round_number: int, layout: str, codec: str = "float32") -> list[bytes | memoryview]:
     """Return an update as the parts of a message. codec: of `edgemeta.fed.upload`, as the task says."""
+    return encode_tensors(encode(update.shared, codec), update_metadata(update, round_number, layout))
+
+
+def update_metadata(update: Update, round_number: int, layout: str) -> dict[str, str]:
+    """Return what an update's message says besides its tensors."""
     metrics = {"loss": update.loss, "gradient_evaluations": update.gradient_evaluations}
-    metadata = {
+    return {
         "format": FORMAT,
         "round": str(round_number),
         "layout": layout,
         "samples": str(update.samples),
         "metrics": json.dumps(metrics),
     }
-    return encode_tensors(encode(update.shared, codec), metadata)
 
 
 def encode_evaluation(scores: Mapping[str, Any]) -> bytes:

@@ -4,7 +4,7 @@ Local work leaves its private vectors under the number of its round. Which of th
 next task names the last round whose update was counted, so a round that was repeated or lost advances nothing twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from edgemeta.disk import make_folder, remove
@@ -34,11 +34,15 @@ def save_private(folder: Path, round_number: int, counted: int, private: Mapping
             make_folder(folder)
     write_atomic(private_path(folder, round_number), encode_tensors(private, {}), private=True)
     rounds = {int(Path(name).stem.removeprefix("private-")): name for name in private_files(folder)}
+    for number in outlived(rounds, round_number, counted):
+        with storing(folder):
+            remove(folder / rounds[number])
+
+
+def outlived(rounds: Collection[int], round_number: int, counted: int) -> list[int]:
+    """Return of which rounds nothing need be kept any more, when `round_number` has left something."""
     earlier = max((number for number in rounds if number < counted), default=None)  # it may count again
-    for number, name in rounds.items():
-        if number not in (round_number, counted, earlier):
-            with storing(folder):
-                remove(folder / name)
+    return [number for number in rounds if number not in (round_number, counted, earlier)]
 
 
 def private_files(folder: Path) -> list[str]:

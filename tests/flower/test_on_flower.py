@@ -1,0 +1,73 @@
+"""The same run on Flower, against the real package: a SuperLink and SuperNodes in processes, on loopback."""
+
+import json
+from copy import deepcopy
+
+import pytest
+from federations import federation, needs_flower, wait
+from runs import TINY, command_line, without_seconds
+
+import edgemeta
+from edgemeta.config import config_from, to_toml
+
+pytestmark = [needs_flower, pytest.mark.slow]
+
+# Two vectors travel, and one stays on the node; float16 uploads; one participant that never trains.
+TWO = deepcopy(TINY) | {
+    "data": {"source": "synthetic:samples=120,size=8", "participants": 2, "partition": "iid", "pixel_noise": 0.1},
+    "phases": [
+        {"algorithm": "scaffold", "rounds": 2, "local_steps": 2, "batch_size": 4},
+        {"algorithm": "fedavg", "rounds": 1, "local_steps": 2, "batch_size": 4, "upload": "float16"},
+    ],
+    "evaluation": {"every": 9, "support": 8, "grid": [[1, 4]]},
+}
+TEN = deepcopy(TINY) | {
+    "model": {"name": "mlp", "classes": "own"},
+    "data": {"source": "synthetic:samples=400,size=8", "participants": 10, "held_out": 2, "partition": "shards:3"},
+    "phases": [{"algorithm": "protonet", "rounds": 3, "local_steps": 2, "batch_size": 8}],
+    "server": {"fraction_fit": 0.5},
+}
+
+
+@pytest.fixture
+def app(tmp_path):
+    """Makes the app of a run in a folder, and returns the folder."""
+
+    def make(settings):
+        (tmp_path / "given.toml").write_text(to_toml(config_from(settings)))
+        done = command_line("flower", "init", tmp_path / "app", "--config", tmp_path / "given.toml")
+        assert (done.returncode, done.stderr) == (0, "")
+        return tmp_path / "app"
+
+    return make
+
+
+def check_same(out, settings):
+    """Hold what a run on Flower has left to what the simulation leads to."""
+    expected = edgemeta.simulate(settings)
+    assert edgemeta.load_model(out / "model.safetensors").theta.tobytes() == expected.model.theta.tobytes()
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert without_seconds(history) == without_seconds(expected.history)
+    return history
+
+
+def test_two_nodes_have_the_simulations_bits(app, tmp_path):
+    folder = app(TWO)
+    with federation(tmp_path) as flower:
+        flower.superlink()
+        for k in range(2):
+            flower.supernode(f"node{k}", f"partition-id={k}")
+        run = flower.run(folder)
+        wait(lambda: (folder / "run" / "summary.json").exists(), 120, flower.log)
+        wait(lambda: flower.status(run) == "finished:completed", 30, flower.log)
+    check_same(folder / "run", TWO)
+
+
+def test_ten_nodes_of_flowers_simulation_have_them_too(app, tmp_path):
+    folder = app(TEN)
+    with federation(tmp_path) as flower:
+        flower.superlink("--simulation")
+        run = flower.run(folder, connection="options.num-supernodes = 10\n")
+        wait(lambda: (folder / "run" / "summary.json").exists(), 120, flower.log)
+        wait(lambda: flower.status(run) == "finished:completed", 30, flower.log)
+    assert check_same(folder / "run", TEN)[-1]["evaluation_new"]
