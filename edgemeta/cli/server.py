@@ -19,6 +19,8 @@ from edgemeta.cli.settings import settings_from
 @click.option("--cert", type=click.Path(path_type=Path), metavar="FILE", help="A certificate of one's own, PEM.")
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, when that is in another file.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name by which it is found; may be repeated.")
+@click.option("--superlink", metavar="URL", help="Take part in Flower there, as one SuperNode for this site's boards.")
+@click.option("--partition-id", type=click.IntRange(0), metavar="K", help="Which participant this site is there.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without encryption or access control.")
 def server(
     config: str | None,
@@ -30,6 +32,8 @@ def server(
     cert: Path | None,
     key: Path | None,
     names: tuple[str, ...],
+    superlink: str | None,
+    partition_id: int | None,
     insecure: bool,
 ) -> None:
     """Run the gateway: devices join it, get work from it and send their updates to it, until it is stopped.
@@ -50,11 +54,15 @@ def server(
     import asyncio
     import logging
     import socket
+    from contextlib import nullcontext
 
     from edgemeta import api
     from edgemeta.cli.run import given, resolved
+    from edgemeta.fed.between import Between, check_between
+    from edgemeta.fed.coordinator import Coordinator
     from edgemeta.fed.lines import round_line
-    from edgemeta.fed.runs import runs
+    from edgemeta.fed.runs import config_of, runs
+    from edgemeta.flower.site import beside, node_command
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import bound_to, run_gateway, signalled
     from edgemeta.gateway.site import begin_run, compare, has_run, opened
@@ -64,11 +72,14 @@ def server(
     log = logging.getLogger("edgemeta")
     log.setLevel(logging.INFO)
     give_back_large_blocks()
+    node = None if superlink is None else node_command(superlink, partition_id, state)
 
     async def serve(bound: list[socket.socket]) -> int:
-        return await run_gateway(
+        stopped = signalled()
+        serving = run_gateway(
             *(state, host, port),
-            stopped=signalled(),
+            stopped=stopped,
+            kind=Between if node else Coordinator,
             on_listening=lambda got: click.echo(
                 f"listening on http{'s' if encryption else ''}://{f'[{host}]' if ':' in host else host}:{got}"
             ),
@@ -79,6 +90,8 @@ def server(
             names=[*(offered.names if offered else ()), *names],
             on_round=lambda record, last_round: log.info("%s", round_line(record, last_round)),
         )
+        async with beside(node, stopped) if node else nullcontext():
+            return await serving
 
     with bound_to(host, port, encrypted=encryption is not None, insecure=insecure) as bound:
         there, own_model = has_run(state), (runs(state) or [state])[0] / api.MODEL_FILE
@@ -94,6 +107,8 @@ def server(
                 compare(state, asked, data, given(config, assignments))
             if there and init:
                 log.warning("--init is for a run that begins: this one goes on from its own model")
+            if node:
+                check_between(config_of(runs(state)[-1]))
             del network
             number = asyncio.run(serve(bound))
     if number == signal.SIGINT:

@@ -224,8 +224,7 @@ class Coordinator(AtWork):
         """Do what needs no more messages: draw the cohort of a stage that has none, close a stage that has all."""
         while not self.finished:
             if not self.progress.cohort:
-                cohort = self.members.cohort(self.plan, self.progress, self._collected.updates)
-                if not cohort:
+                if not (cohort := self._draw()):
                     return
                 self._commit(cohort=cohort)
                 self._opened = now

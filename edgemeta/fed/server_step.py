@@ -109,7 +109,7 @@ def step(
 
 def begin(directory: RunDirectory, plan: Plan, model: Model, theta: Vector) -> None:
     """Write what a new run starts from."""
-    _keep(directory, plan, model, 0, theta, ServerState())
+    keep(directory, plan, model, 0, theta, ServerState())
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def advance(
             shares = dict.fromkeys(learner(recipe.algorithm).of_all, len(counted) / plan.training)
             after = step(server, theta, state, fold(server, recipe, numbers, counted), shares)
         if _is_finite(*after):
-            _keep(directory, plan, model, number, *after)
+            keep(directory, plan, model, number, *after)
             return Outcome(kept, [k for k in kept if down[k]], [k for k in updates if k not in kept])
         kept.remove(max(kept, key=lambda k: updates[k].norms["theta"]))
     return Outcome([], [], [k for k in updates if k not in kept])
@@ -158,7 +158,7 @@ def _is_finite(theta: Vector, state: ServerState) -> bool:
     return all(math.isfinite(norm(vector)) for vector in (theta, *state.shared.values(), *state.optimizer.values()))
 
 
-def _keep(
+def keep(
     directory: RunDirectory, plan: Plan, model: Model, round_number: int, theta: Vector, state: ServerState
 ) -> None:
     """Write a round's model, and before it what is kept beside it: also the vectors that the next round sends first."""

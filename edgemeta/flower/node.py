@@ -7,6 +7,7 @@ it counts the next task says. A reply says what cannot be done here; to a strate
 import logging
 from collections.abc import Callable, Mapping
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from edgemeta.device.own import own_part
@@ -24,6 +25,7 @@ from edgemeta.flower.records import (
     update_records,
     vectors_of,
 )
+from edgemeta.flower.site import check_site, evaluated, trained
 from edgemeta.meta import evaluate as scored
 from edgemeta.meta.rivals import HEAD
 from edgemeta.nn import Vector
@@ -65,7 +67,10 @@ def look(_message: Any, context: Any, told: Told) -> Mapping[str, Any]:
     """Say which participant this is, and whether its data is its own: only labels are read. Raises DataError."""
     from flwr.app import ConfigRecord
 
-    data_of(context, told)
+    if (site := site_of(context)) is None:
+        data_of(context, told)
+    else:
+        check_site(site, told)
     return {"node": ConfigRecord({"participant": number_of(context), "own": "data" in context.node_config})}
 
 
@@ -79,8 +84,12 @@ def train(message: Any, context: Any, told: Told) -> Mapping[str, Any]:
         raise ConfigError(f"a strategy of Flower's averages one vector, and {work.recipe.algorithm} sends {[*shared]}")
     counted = max(rounds_of(context.state), default=0) if told.strategy else work.counted
     private = private_of(context.state, counted)
-    update = client_update(told.run.network, work.recipe, shared, private, data_of(context, told).train, work.draw)
-    keep_private(context.state, work.round, counted, update.private)
+    if site := site_of(context):
+        update = trained(site, told, work, shared)
+    else:
+        data = data_of(context, told).train
+        update = client_update(told.run.network, work.recipe, shared, private, data, work.draw)
+        keep_private(context.state, work.round, counted, update.private)
     metrics = MetricRecord({"num-examples": update.samples, "train-loss": update.loss})
     if told.strategy:  # it takes parameters, and averages those
         return {"arrays": to_arrays({"theta": shared["theta"] + update.shared["theta"]}), "metrics": metrics}
@@ -90,7 +99,10 @@ def train(message: Any, context: Any, told: Told) -> Mapping[str, Any]:
 @answering(Stage.EVALUATE)
 def evaluate(message: Any, context: Any, told: Told) -> Mapping[str, Any]:
     """Score a model before and after its adaptation; raises DataError."""
-    work, vectors, data = told.work(number_of(context)), vectors_of(message.content, told), data_of(context, told)
+    work, vectors = told.work(number_of(context)), vectors_of(message.content, told)
+    if site := site_of(context):
+        return score_records(evaluated(site, told, work, vectors))
+    data = data_of(context, told)
     scores = scored(
         *(told.run.network, vectors["theta"], data.train, data.test),
         *(work.evaluation, work.recipe.batch_size, work.evaluation_rng()),
@@ -108,6 +120,12 @@ def number_of(context: Any) -> int:
             "--node-config 'partition-id=0'"
         )
     return number
+
+
+def site_of(context: Any) -> Path | None:
+    """Return the site that a node stands for, or None where it has data itself."""
+    site = context.node_config.get("site")
+    return None if site is None else Path(str(site))
 
 
 def data_of(context: Any, told: Told) -> Participant:

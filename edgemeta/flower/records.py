@@ -36,13 +36,17 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True)
 class Told:
-    """What a node is told of a run with each task. strategy: one of Flower's asks, and no coordinator."""
+    """What a node is told of a run with each task. seconds: for how long an answer to it counts.
+
+    strategy: one of Flower's asks, and no coordinator; it does not say the seconds.
+    """
 
     config: RunConfig
     run: Description
     stage: Stage
     round: int
     counted: int
+    seconds: float
     strategy: bool
 
     @property
@@ -69,7 +73,8 @@ def read_told(content: "RecordDict", stage: Stage) -> Told:
         config = config_from(tomllib.loads(str(said["settings"])))
         run = Description.from_json(json.loads(str(said["run"])))
         number, counted = said.get(ROUND, 0), said.get("counted")
-        return Told(config, run, stage, int(number), int(counted or 0), counted is None)
+        seconds = float(said.get("seconds", config.server.round_deadline_s))
+        return Told(config, run, stage, int(number), int(counted or 0), seconds, counted is None)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the message says nothing of a run ({error!r}): is it edgemeta that asks?") from None
 
@@ -81,7 +86,7 @@ def task_message(
     from flwr.app import ConfigRecord, Message, RecordDict
 
     round_number, counted = (work.round, work.counted) if work else (0, 0)
-    content = RecordDict({"config": ConfigRecord({**said, ROUND: round_number, "counted": counted})})
+    content = RecordDict({"config": ConfigRecord({**said, ROUND: round_number, "counted": counted, "seconds": ttl_s})})
     if arrays is not None:
         content["arrays"] = arrays
     return Message(content, node, kind, ttl=ttl_s, group_id=str(round_number))
@@ -105,6 +110,8 @@ def to_tensors(arrays: "ArrayRecord") -> dict[str, np.ndarray[Any, Any]]:
 def vectors_of(content: "RecordDict", told: Told) -> dict[str, Vector]:
     """Return the vectors of a task; raises InputError when they are not those of the run's network."""
     model, tensors = told.run.network, to_tensors(content["arrays"])
+    if told.strategy:  # some of them add noise as float64
+        tensors = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
     train = told.stage is Stage.TRAIN
     expected = sizes(model, Plan(told.config).recipe(told.round).algorithm if train else None)
     if not train and HEAD in tensors and model.headed:
