@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Federation:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
-            "PYTHONWARNINGS": "default",  # Flower's own are not ours to mend
+            "PYTHONWARNINGS": "ignore",  # Flower's own are not ours to mend
             "PATH": f"{HERE}{os.pathsep}{os.environ['PATH']}",
         }
         home.mkdir(parents=True, exist_ok=True)
@@ -60,16 +60,31 @@ class Federation:
         self.start(
             "superlink", "flower-superlink", "--insecure", *port, "--disable-runtime-dependency-installation", *options
         )
-        wait(lambda: listens(self.port), 30, self.log)
+        wait(lambda: listens(self.port), 30, self.logs)
 
     def supernode(self, name, config):
         address = ("--superlink", self.address, "--port", free_port())
         self.start(name, "flower-supernode", "--insecure", *address, "--node-config", config)
 
     def kill(self, name):
+        """End a node as a power cut would, with what it has started."""
         process = self.processes.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+    def programs(self, name=""):
+        """Return the processes of this federation whose command has this name in it, whoever started them."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                ours = f"FLWR_HOME={self.home}\0".encode() in (entry / "environ").read_bytes()
+                if ours and name.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+        return found
+
+    def kill_server_app(self):
+        for number in self.programs("flwr-serverapp"):
+            os.kill(number, signal.SIGKILL)
 
     def flwr(self, *arguments):
         done = subprocess.run(
@@ -90,8 +105,13 @@ class Federation:
         (one,) = json.loads(self.flwr("list", "here", "--run-id", run, "--format", "json"))["runs"]
         return one["status"]
 
-    def log(self, name="superlink"):
-        return (self.home.parent / f"{name}.log").read_text()
+    def log(self, run):
+        """Return what a run's ServerApp has said."""
+        return self.flwr("log", run, "here", "--show")
+
+    def logs(self):
+        """Return the ends of what the programs have said."""
+        return "\n".join(f"{path.name}: {path.read_text()[-3000:]}" for path in self.home.parent.glob("*.log"))
 
 
 @contextmanager
@@ -102,6 +122,9 @@ def federation(folder):
     finally:
         for name in [*made.processes]:
             made.kill(name)
+        for number in made.programs():  # in sessions of their own
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
 
 
 def listens(port):
@@ -112,5 +135,5 @@ def listens(port):
 def wait(true, seconds, what):
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, f"not within {seconds} s: {what() if callable(what) else what}"
-        time.sleep(0.2)
+        assert time.monotonic() < end, f"not within {seconds} s: {what()}"
+        time.sleep(0.5)

@@ -61,3 +61,14 @@ def server_app(config: "str | Path", *, model: "Model | None" = None, init: "str
         server.run(grid, context, config, model, init)
 
     return app
+
+
+def initial(config: "str | Path", *, model: "Model | None" = None, init: "str | Path | None" = None) -> tuple[Any, Any]:
+    """Return what a strategy of Flower's starts with: its arrays, and the configuration that nodes are told.
+
+    The arguments are those of `server_app`, whose place the strategy takes: the server's settings are not looked at.
+    Raises ConfigError where more than one vector travels, and without the tested version of Flower.
+    """
+    check_flower()
+    found: tuple[Any, Any] = import_module("edgemeta.flower.server").initial(config, model, init)
+    return found

@@ -17,6 +17,7 @@ from edgemeta.fed.plan import Plan
 from edgemeta.fed.progress import Stage
 from edgemeta.fed.refusal import Refused
 from edgemeta.flower.records import said_of, task_message, to_arrays, update_file
+from edgemeta.meta.learners import sizes
 from edgemeta.nn import Model
 from edgemeta.nn.files import load_parameters
 
@@ -28,23 +29,19 @@ Asked = Work | None  # what a message is about; None: it looks whether a node ca
 
 
 def run(grid: Any, context: Any, source: str | Path, model: Model | None, init: str | Path | None) -> None:
-    """Run, or go on with, what a configuration says, until it is over."""
+    """Run, or go on with, what a configuration says, until it is over; Flower says what is raised."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     log.setLevel(logging.INFO)
+    out = context.run_config.get("out")
+    if not isinstance(out, str):
+        raise ConfigError("the run configuration has no 'out': give a folder, as in out = \"/srv/run\"")
+    config, network, directory = opened(Path(out), source, model, init)
     try:
-        out = context.run_config.get("out")
-        if not isinstance(out, str):
-            raise ConfigError("the run configuration has no 'out': give a folder, as in out = \"/srv/run\"")
-        config, network, directory = opened(Path(out), source, model, init)
-        try:
-            theta = api.initial(network, config.seed, init, config.model.names)
-            coordinator = Coordinator(Plan(config), network, theta, directory, (), time.monotonic())
-            Nodes(grid, coordinator).serve()
-        finally:
-            directory.close()
-    except InputError as error:
-        log.error("%s", error)
-        raise SystemExit(error.exit_status) from None
+        theta = api.initial(network, config.seed, init, config.model.names)
+        coordinator = Coordinator(Plan(config), network, theta, directory, (), time.monotonic())
+        Nodes(grid, coordinator).serve()
+    finally:
+        directory.close()
 
 
 def opened(
@@ -58,6 +55,27 @@ def opened(
     config, network = api.prepare_gateway(settings, data, model)
     seen = data and fingerprint(data)
     return config, network, RunDirectory(out, config, data=seen, elsewhere=data is None)
+
+
+def initial(source: str | Path, model: Model | None, init: str | Path | None) -> tuple[Any, Any]:
+    """Return where a run starts and what nodes are told of it, for a strategy of Flower's.
+
+    Raises ConfigError unless one vector travels, to a mean.
+    """
+    from flwr.app import ConfigRecord
+
+    settings = api.config_of(source)
+    if model is None:
+        settings, model = api.own_network(settings, init)
+    config, network = api.prepare_gateway(settings, api.gateway_data(settings), model)
+    for phase in config.phases:
+        if more := [*sizes(network, phase.algorithm)][1:]:
+            raise ConfigError(
+                f"algorithm '{phase.algorithm}' sends {', '.join(more)} beside theta, and a strategy of Flower's "
+                "averages one vector: take another, or server_app"
+            )
+    theta = api.initial(network, config.seed, init, config.model.names)
+    return to_arrays({"theta": theta}), ConfigRecord(dict(said_of(config, network)))
 
 
 class Nodes:
