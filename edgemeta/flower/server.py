@@ -111,7 +111,9 @@ class Nodes:
             if node not in nodes:
                 log.warning("participant %d: its node %d has gone", participant, node)
                 del self.by_number[participant]
-                self._lost(participant)
+        gone = self.coordinator.roster - self.by_number.keys()
+        self.coordinator.members.away |= gone  # so the next rounds do without them
+        self.coordinator.standing.out |= gone
         self._open = {message: about for message, about in self._open.items() if about[0] in nodes}
         due = nodes - {*self.by_number.values()} - {node for node, when in self._looks.items() if now < when}
         self._looks |= dict.fromkeys(due, now + LOOK_S)
@@ -170,7 +172,7 @@ class Nodes:
         except (InputError, Refused, KeyError, TypeError) as error:
             log.warning("%s: %s", who, error)
             if work is not None:
-                self._lost(work.participant)
+                self.coordinator.standing.out.add(work.participant)
 
     def _join(self, node: int, said: Any) -> None:
         participant = int(said["participant"])
@@ -185,7 +187,4 @@ class Nodes:
         if said["own"]:
             self.coordinator.own.add(participant)
         self.coordinator.join(participant)
-
-    def _lost(self, participant: int) -> None:
-        """Wait no longer for a participant in the open stage, unless it answers after all."""
-        self.coordinator.standing.out.add(participant)
+        self.coordinator.standing.out.discard(participant)

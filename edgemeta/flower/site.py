@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import secrets
 import signal
 import socket
@@ -50,7 +51,8 @@ def node_command(superlink: str, number: int | None, site: Path) -> list[str]:
 @asynccontextmanager
 async def beside(command: Sequence[str], stopped: "asyncio.Future[int]") -> AsyncIterator[None]:
     """Run a SuperNode while the context lasts; `stopped` gets a result when it ends by itself, which is raised then."""
-    node = await asyncio.create_subprocess_exec(*command)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it looks for its programs there
+    node = await asyncio.create_subprocess_exec(*command, env=os.environ | {"PATH": path})
 
     async def stop_with_it() -> None:
         await node.wait()

@@ -12,7 +12,7 @@ from edgemeta.config import config_from, to_toml
 
 pytestmark = [needs_flower, pytest.mark.slow]
 
-# Two vectors travel, and one stays on the node; float16 uploads; one participant that never trains.
+# Two vectors travel, and one stays on the node; then float16 uploads.
 TWO = deepcopy(TINY) | {
     "data": {"source": "synthetic:samples=120,size=8", "participants": 2, "partition": "iid", "pixel_noise": 0.1},
     "phases": [
@@ -56,28 +56,19 @@ def rounds(out):
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
-def test_two_nodes_have_the_simulations_bits_through_faults(app, tmp_path):
-    """Beside two good nodes there are some that cannot take part; the ServerApp is killed, and started again."""
+def test_two_nodes_have_the_simulations_bits_also_when_the_server_app_is_killed(app, tmp_path):
     folder = app(TWO)
     out = folder / "run"
     with federation(tmp_path) as flower:
         flower.superlink()
-        flower.supernode("good0", "partition-id=0")
-        flower.supernode("good1", "partition-id=1")
-        flower.supernode("nameless", "anything=1")
-        flower.supernode("empty", f'partition-id=1 data="{tmp_path / "nothing"}"')
+        flower.supernode("node0", "partition-id=0")
+        flower.supernode("node1", "partition-id=1")
         flower.run(folder)
-        wait(lambda: rounds(out) == 3, 120, flower.logs)  # the last round in which nodes keep something to themselves
+        wait(lambda: rounds(out) == 3, 240, flower.logs)  # the last round in which nodes keep something to themselves
         flower.kill_server_app()
-        again = flower.run(folder)
-        wait(lambda: (out / "summary.json").exists(), 120, flower.logs)
-        check_same(out, TWO)
-        assert "this node's partition-id is None: start each with its own number" in flower.log(again)
-
-        (folder / "run.toml").write_text(to_toml(config_from({**TWO, "seed": 4})))
-        other = flower.run(folder)
-        wait(lambda: flower.status(other).startswith("finished:failed"), 60, flower.logs)
-        assert f"{out} holds a run of another configuration (seed: 3 and 4" in flower.log(other)
+        flower.run(folder)
+        wait(lambda: (out / "summary.json").exists(), 240, flower.logs)
+    check_same(out, TWO)
 
 
 def test_ten_nodes_of_flowers_simulation_have_them_too(app, tmp_path):
@@ -85,6 +76,6 @@ def test_ten_nodes_of_flowers_simulation_have_them_too(app, tmp_path):
     with federation(tmp_path) as flower:
         flower.superlink("--simulation")
         run = flower.run(folder, connection="options.num-supernodes = 10\n")
-        wait(lambda: (folder / "run" / "summary.json").exists(), 120, flower.logs)
+        wait(lambda: (folder / "run" / "summary.json").exists(), 240, flower.logs)
         wait(lambda: flower.status(run) == "finished:completed", 30, flower.logs)
     assert check_same(folder / "run", TEN)[-1]["evaluation_new"]
