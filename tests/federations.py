@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -14,6 +16,9 @@ from pathlib import Path
 import pytest
 
 HERE = Path(sys.executable).parent
+README = (Path(__file__).parent.parent / "README.md").read_text()
+(INIT,) = re.findall(r"^    edgemeta (flower .*)$", README, re.MULTILINE)
+(RUN,) = re.findall(r"^    (flwr run .*)$", README, re.MULTILINE)
 needs_flower = pytest.mark.skipif(
     find_spec("flwr") is None, reason="NOT TESTED on Flower: flwr is not installed here (.ci/run has an environment)"
 )
@@ -88,26 +93,27 @@ class Federation:
 
     def flwr(self, *arguments):
         done = subprocess.run(
-            [str(HERE / "flwr"), *map(str, arguments)], env=self.env, capture_output=True, text=True, timeout=120
+            [str(HERE / "flwr"), *map(str, arguments)],
+            cwd=self.home.parent,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def run(self, app, *options, connection=""):
-        """Start an app; return its run's number. connection: more of it, as TOML."""
-        text = f'[superlink.here]\naddress = "{self.address}"\ninsecure = true\n{connection}'
-        (self.home / "config.toml").write_text(text)
-        said = json.loads(self.flwr("run", app, "here", "--format", "json", *options))
+    def run(self, command, connection=""):
+        """Start an app, by a shell's command; return its run's number. connection: more of it, as TOML."""
+        here = f'default = "here"\n[superlink.here]\naddress = "{self.address}"\ninsecure = true\n'
+        (self.home / "config.toml").write_text(f"[superlink]\n{here}{connection}")
+        said = json.loads(self.flwr(*shlex.split(command)[1:], "--format", "json"))
         assert said["success"], said
         return said["run-id"]
 
     def status(self, run):
-        (one,) = json.loads(self.flwr("list", "here", "--run-id", run, "--format", "json"))["runs"]
+        (one,) = json.loads(self.flwr("list", "--run-id", run, "--format", "json"))["runs"]
         return one["status"]
-
-    def log(self, run):
-        """Return what a run's ServerApp has said."""
-        return self.flwr("log", run, "here", "--show")
 
     def logs(self):
         """Return the ends of what the programs have said."""

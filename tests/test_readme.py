@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 from runs import TINY
 
@@ -24,7 +25,10 @@ def test_every_command_that_is_shown_exists():
 
 def test_every_option_that_is_shown_exists():
     for command, rest in re.findall(r"^ +(?:\$ )?edgemeta ([a-z]+)(.*)$", README, re.MULTILINE):
-        known = {option for parameter in commands.commands[command].params for option in parameter.opts}
+        found = commands.commands[command]
+        if isinstance(found, click.Group):
+            found = found.commands[rest.split()[0]]
+        known = {option for parameter in found.params for option in parameter.opts}
         for option in re.findall(r"(--[a-z-]+)", rest):
             assert option in known, f"edgemeta {command} {option}"
 

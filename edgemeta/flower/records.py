@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flwr.app import ArrayRecord, RecordDict
 
 ROUND = "server-round"  # as Flower's strategies call it
+DELTA = "delta."  # before the names in an update: a mod that takes it for parameters does not find their names
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
@@ -124,7 +125,7 @@ def update_records(update: Update, work: Work) -> dict[str, Any]:
     from flwr.app import ConfigRecord
 
     return {
-        "arrays": to_arrays(encode(update.shared, work.recipe.upload)),
+        "arrays": to_arrays({DELTA + name: t for name, t in encode(update.shared, work.recipe.upload).items()}),
         "update": ConfigRecord(dict(update_metadata(update, work.round, work.layout))),
     }
 
@@ -153,4 +154,5 @@ def update_file(content: "RecordDict") -> Iterable[bytes | memoryview]:
         arrays, metadata = content["arrays"], content["update"]
     except KeyError as error:
         raise InputError(f"a reply without {error}: expected an update") from None
-    return encode_tensors(to_tensors(arrays), {key: str(value) for key, value in metadata.items()})
+    deltas = {name.removeprefix(DELTA): tensor for name, tensor in to_tensors(arrays).items()}
+    return encode_tensors(deltas, {key: str(value) for key, value in metadata.items()})

@@ -148,3 +148,16 @@ def test_another_layout_on_a_node_is_named(tmp_path, caplog):
     with caplog.at_level(logging.ERROR):
         (reply,) = grid.send_and_receive([message])
     assert "its layout is 0000000000000000, and here it would be" in reply.content["refused"]["said"]
+
+
+def test_a_mod_that_takes_an_update_for_parameters_is_an_error(tmp_path):
+    from flwr.app import ConfigRecord, Message, RecordDict
+    from flwr.clientapp.mod import LocalDpMod
+    from ingrid import InProcess
+
+    (tmp_path / "run.toml").write_text(to_toml(config_from(RUN)))
+    start, said = edgemeta.flower.initial(tmp_path / "run.toml")
+    grid = InProcess(numbered(1), mods=[LocalDpMod(1.0, 1.0, 1.0, 1e-5)])
+    task = ConfigRecord(dict(said) | {"server-round": 1, "counted": 0})
+    (reply,) = grid.send_and_receive([Message(RecordDict({"config": task, "arrays": start}), 10, "train")])
+    assert reply.has_error()

@@ -1,10 +1,11 @@
 """The same run on Flower, against the real package: a SuperLink and SuperNodes in processes, on loopback."""
 
 import json
+import shlex
 from copy import deepcopy
 
 import pytest
-from federations import federation, needs_flower, wait
+from federations import INIT, RUN, federation, needs_flower, wait
 from runs import TINY, command_line, without_seconds
 
 import edgemeta
@@ -31,11 +32,11 @@ TEN = deepcopy(TINY) | {
 
 @pytest.fixture
 def app(tmp_path):
-    """Makes the app of a run in a folder, and returns the folder."""
+    """Makes the app of a run, by the README's command, and returns the folder."""
 
     def make(settings):
-        (tmp_path / "given.toml").write_text(to_toml(config_from(settings)))
-        done = command_line("flower", "init", tmp_path / "app", "--config", tmp_path / "given.toml")
+        (tmp_path / "run.toml").write_text(to_toml(config_from(settings)))
+        done = command_line(*shlex.split(INIT), cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         return tmp_path / "app"
 
@@ -63,10 +64,10 @@ def test_two_nodes_have_the_simulations_bits_also_when_the_server_app_is_killed(
         flower.superlink()
         flower.supernode("node0", "partition-id=0")
         flower.supernode("node1", "partition-id=1")
-        flower.run(folder)
+        flower.run(RUN)
         wait(lambda: rounds(out) == 3, 240, flower.logs)  # the last round in which nodes keep something to themselves
         flower.kill_server_app()
-        flower.run(folder)
+        flower.run(RUN)
         wait(lambda: (out / "summary.json").exists(), 240, flower.logs)
     check_same(out, TWO)
 
@@ -75,7 +76,7 @@ def test_ten_nodes_of_flowers_simulation_have_them_too(app, tmp_path):
     folder = app(TEN)
     with federation(tmp_path) as flower:
         flower.superlink("--simulation")
-        run = flower.run(folder, connection="options.num-supernodes = 10\n")
+        run = flower.run(RUN, connection="options.num-supernodes = 10\n")
         wait(lambda: (folder / "run" / "summary.json").exists(), 240, flower.logs)
         wait(lambda: flower.status(run) == "finished:completed", 30, flower.logs)
     assert check_same(folder / "run", TEN)[-1]["evaluation_new"]

@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 import pytest
-from federations import federation, needs_flower, wait
+from federations import RUN, federation, needs_flower, wait
 from runs import TINY, command_line
 
 import edgemeta
@@ -48,7 +48,7 @@ def test_two_gateways_with_two_boards_each_have_the_flat_runs_model(tmp_path, mo
                 for board in (2 * site, 2 * site + 1):
                     own = ("--partition-id", board, "--data", DATA)
                     processes.append(loopback.device(url, tmp_path / f"board{board}", *own))
-            flower.run(app)
+            flower.run(RUN)
             wait(lambda: (app / "run" / "summary.json").exists(), 240, flower.logs)
             gateways, boards = (processes[0], processes[3]), [p for k, p in enumerate(processes) if k not in (0, 3)]
             wait(lambda: all(board.poll() == 0 for board in boards), 60, flower.logs)

@@ -82,7 +82,7 @@ def test_krum_takes_one_of_them(start):
 
 
 def test_dp_wrappers_without_noise_and_with_a_wide_clip_change_nothing(start):
-    from flwr.clientapp.mod import fixedclipping_mod
+    from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod
     from flwr.serverapp.strategy import DifferentialPrivacyClientSideFixedClipping as AtNodes
     from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping as AtServer
 
@@ -90,6 +90,8 @@ def test_dp_wrappers_without_noise_and_with_a_wide_clip_change_nothing(start):
     for wrapper, mods in ((AtServer, []), (AtNodes, [fixedclipping_mod])):
         wrapped = wrapper(of("FedAvg"), noise_multiplier=0.0, clipping_norm=1e6, num_sampled_clients=3)
         np.testing.assert_allclose(theta_of(start(wrapped, RUN, mods=mods)), plain, rtol=0, atol=1e-5)
+    quiet = LocalDpMod(clipping_norm=1e6, sensitivity=1.0, epsilon=1e9, delta=1e-5)
+    np.testing.assert_allclose(theta_of(start(of("FedAvg"), RUN, mods=[quiet])), plain, rtol=0, atol=1e-5)
 
 
 def test_own_classes_are_averaged_by_name_without_a_score_before_adaptation(start):
