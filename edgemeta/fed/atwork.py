@@ -24,7 +24,13 @@ class AtWork:
     roster: who has joined; now: when the open stage was opened, as far as is known; name: what the log calls one.
     """
 
-    opens = "the next request for work opens it"  # a stage for which enough have joined
+    # What is said of a stage for which enough have joined, of who is missing from a round, and of who is held.
+    opens = "the next request for work opens it"
+    gone = (
+        "if one of them does not come back, 'edgemeta devices replace NAME NEW' gives its place to another board, and "
+        "'edgemeta devices remove NAME' has the run go on without it"
+    )
+    released = "'edgemeta devices release {}' lets it take part again"
 
     def __init__(
         self,

@@ -32,11 +32,6 @@ from edgemeta.nn.files import load_parameters
 
 log = logging.getLogger("edgemeta")
 
-GONE = (
-    "if one of them does not come back, 'edgemeta devices replace NAME NEW' gives its place to another board, and "
-    "'edgemeta devices remove NAME' has the run go on without it"
-)
-
 
 class Coordinator(AtWork):
     """One run. Raises, from its methods, Refused for messages that do not count, and StorageError.
@@ -205,7 +200,7 @@ class Coordinator(AtWork):
                 "round %d: only %d of %d delivered before the deadline, and %d are needed: "
                 "opened again (missing: %s); %s",
                 *(self.progress.round, delivered, len(self.progress.cohort), self._min_fit),
-                *(", ".join(map(self._name, self.missing)), GONE),
+                *(", ".join(map(self._name, self.missing)), self.gone),
             )
             self._commit(cohort=[], attempt=self.progress.attempt + 1, without=[])  # who was left out may be needed
         self._go_on(now)
@@ -307,7 +302,7 @@ class Coordinator(AtWork):
         progress = replace(self.progress, **{**self.members.facts(), **changes})
         self.directory.commit(progress)
         for name in map(self._name, self.standing.committed(progress.strikes)):
-            log.warning("%s is asked no more: 'edgemeta devices release %s' lets it take part again", name, name)
+            log.warning("%s is asked no more: %s", name, self.released.format(name))
         if not progress.cohort:  # the stage is over, or is opened again
             self.standing.new_stage()
         self.progress, self._closing = progress, False

@@ -38,7 +38,9 @@ def run(grid: Any, context: Any, source: str | Path, model: Model | None, init: 
     config, network, directory = opened(Path(out), source, model, init)
     try:
         theta = api.initial(network, config.seed, init, config.model.names)
-        coordinator = Coordinator(Plan(config), network, theta, directory, (), time.monotonic())
+        coordinator = Federated(
+            *(Plan(config), network, theta, directory, (), time.monotonic()), name="participant {}".format
+        )
         Nodes(grid, coordinator).serve()
     finally:
         directory.close()
@@ -76,6 +78,13 @@ def initial(source: str | Path, model: Model | None, init: str | Path | None) ->
             )
     theta = api.initial(network, config.seed, init, config.model.names)
     return to_arrays({"theta": theta}), ConfigRecord(dict(said_of(config, network)))
+
+
+class Federated(Coordinator):
+    """A run whose participants are nodes: what mends something is said in Flower's words."""
+
+    gone = "a node that is started with the partition-id of one of them takes its place"
+    released = "a node that is started anew with its partition-id lets it take part again"
 
 
 class Nodes:
@@ -171,7 +180,8 @@ class Nodes:
                 self.coordinator.deliver_evaluation(work.participant, work.round, body, now)
         except (InputError, Refused, KeyError, TypeError) as error:
             log.warning("%s: %s", who, error)
-            if work is not None:
+            progress = self.coordinator.progress
+            if work and (work.kind, work.round) == (progress.stage, progress.round):  # else nobody waits for it
                 self.coordinator.standing.out.add(work.participant)
 
     def _join(self, node: int, said: Any) -> None:
@@ -188,3 +198,5 @@ class Nodes:
             self.coordinator.own.add(participant)
         self.coordinator.join(participant)
         self.coordinator.standing.out.discard(participant)
+        if participant in self.coordinator.standing.held:
+            self.coordinator.release(participant)

@@ -105,6 +105,35 @@ def test_a_node_that_dies_in_a_round_is_not_waited_for(serve, caplog):
     assert "participant 2: its node 12 has gone" in caplog.text
 
 
+def test_a_node_whose_updates_do_not_count_is_held_until_another_one_comes(serve, caplog):
+    def spoiling(kind):
+        class Spoiling(kind):
+            def get_node_ids(self):
+                if "participant 2 is asked no more" in caplog.text and 22 not in self.contexts:
+                    self.contexts[22] = self.contexts.pop(12)
+                return super().get_node_ids()
+
+            def pull_messages(self, message_ids):
+                from edgemeta.flower.records import to_arrays
+
+                replies = super().pull_messages(message_ids)
+                for reply in replies:
+                    if "update" in reply.content and reply.metadata.src_node_id == 12:
+                        sizes = {name: array.shape for name, array in reply.content["arrays"].items()}
+                        nothing = {name: np.full(shape, np.nan, np.float32) for name, shape in sizes.items()}
+                        reply.content["arrays"] = to_arrays(nothing)
+                return replies
+
+        return Spoiling
+
+    history = serve(RUN | {"phases": [RUN["phases"][0] | {"rounds": 6}]}, numbered(3), spoiling)
+    counts = [record["participants"] for record in history[1:]]
+    assert counts[:3] == [2, 2, 2]
+    assert counts[-1] == 3
+    assert "participant 2: the update holds NaN or infinity" in caplog.text
+    assert "asked no more: a node that is started anew with its partition-id lets it take part again" in caplog.text
+
+
 def test_a_server_app_that_was_killed_goes_on_with_the_same_bits(serve, tmp_path):
     class Killed(BaseException):
         pass
