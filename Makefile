@@ -6,8 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OLDEST_PYTHON ?= python3.11
 OLDEST := .venv-oldest
+FLOWER := .venv-flower
 
-.PHONY: world demo test fast lint format test-versions soak clean
+.PHONY: world demo test fast lint format test-versions test-flower soak clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgemeta demo
@@ -37,11 +38,16 @@ soak: $(VENV)/installed-dev
 	EDGEMETA_CUTS=all $(BIN)/pytest tests/test_power_cuts.py
 	EDGEMETA_KILLS=300 $(BIN)/pytest tests/test_kills.py
 	EDGEMETA_FUZZ=100000 $(BIN)/pytest tests/test_fuzz.py
+	EDGEMETA_FLOWER=all $(MAKE) test-flower
 	PYTHONPATH=tests:. EDGEMETA_WORLD_S=2100 $(BIN)/python tests/world.py
 
 test-versions: $(OLDEST)/installed
 	$(OLDEST)/bin/pip list 2>/dev/null | grep -E '^(numpy|Pillow|click) '
 	$(OLDEST)/bin/pytest
+
+# What takes Flower, which is 300 MB.
+test-flower: $(FLOWER)/installed
+	$(FLOWER)/bin/pytest tests/flower
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgemeta needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -60,5 +66,10 @@ $(OLDEST)/installed: pyproject.toml
 	    $$($(OLDEST_PYTHON) -c 'import tomllib; print(*(need.replace(">=", "==") for need in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))')
 	touch $@
 
+$(FLOWER)/installed: pyproject.toml
+	$(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/bin/pip install --quiet --editable '.[flower,test]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(OLDEST) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(FLOWER) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,11 +35,17 @@ BELOW = {  # room -> the rooms that it may use
     "api": CORE | {"jobs"},
     "page": {"names"},
     "compare": CORE | {"api", "jobs", "page"},
+    "flower": CORE | {"api", "device", "link"},  # a node is a device that Flower reaches
     "bench": CORE | {"gateway", "device"},  # what measures both ends is no part of either
     "teach": CORE | {"http", "device", "page"},  # the device's page: no device needs it
-    "cli": CORE | {"gateway", "device", "link", "api", "jobs", "bench", "compare", "teach"},
+    "cli": CORE | {"gateway", "device", "link", "api", "jobs", "bench", "compare", "flower", "teach"},
 }
-OTHERS = {"data": {"PIL"}, "bench": {"torch"}, "cli": {"click", "segno"}}  # beside NumPy and the standard library
+OTHERS = {  # beside NumPy and the standard library
+    "data": {"PIL"},
+    "bench": {"torch"},
+    "flower": {"flwr"},
+    "cli": {"click", "segno"},
+}
 MOST_LINES = 320
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -89,7 +95,7 @@ def test_a_room_imports_only_the_rooms_below_it(path):
         else:
             known = sys.stdlib_module_names | {"numpy"} | OTHERS.get(room, set())
             assert head in known, f"{path} imports {module}"
-        if head in ("PIL", "segno", "torch"):
+        if head in ("PIL", "segno", "torch", "flwr"):
             assert not at_top, f"{path} imports {head} before it is needed"
         assert head not in ("pickle", "marshal", "shelve"), f"{path} imports {module}"
         if room in ("http", "link", "jobs"):

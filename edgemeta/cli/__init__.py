@@ -18,6 +18,7 @@ from edgemeta.cli.data import data
 from edgemeta.cli.demo import demo
 from edgemeta.cli.doctor import doctor
 from edgemeta.cli.enroll import devices, enroll, operator_token, revoke, tls
+from edgemeta.cli.flower import flower
 from edgemeta.cli.init import init
 from edgemeta.cli.learn import learn
 from edgemeta.cli.look import report, status, watch
@@ -43,7 +44,7 @@ def commands() -> None:
     """Federated meta-learning for devices that cannot carry PyTorch."""
 
 
-RUN = (simulate, server, client, doctor, learn, teach, compare, run, report, status, watch)
+RUN = (simulate, server, client, doctor, learn, teach, compare, run, flower, report, status, watch)
 ACCESS = (tls, enroll, devices, revoke, operator_token)
 for command in (*RUN, *ACCESS, evaluate, adapt, predict, methods, bench, data, init, demo):
     commands.add_command(command)

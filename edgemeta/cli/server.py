@@ -20,6 +20,8 @@ from edgemeta.cli.settings import settings_from
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, when that is in another file.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name by which it is found; may be repeated.")
 @click.option("--no-announce", "silent", is_flag=True, help="Do not answer who looks for a gateway on its network.")
+@click.option("--superlink", metavar="URL", help="Take part in Flower there, as one SuperNode for this site's boards.")
+@click.option("--partition-id", type=click.IntRange(0), metavar="K", help="Which participant this site is there.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without encryption or access control.")
 @options.log
 def server(
@@ -33,6 +35,8 @@ def server(
     key: Path | None,
     names: tuple[str, ...],
     silent: bool,
+    superlink: str | None,
+    partition_id: int | None,
     insecure: bool,
     log_level: str,
     log_json: bool,
@@ -55,11 +59,15 @@ def server(
     import asyncio
     import logging
     import socket
+    from contextlib import nullcontext
 
     from edgemeta import api
-    from edgemeta.cli.report import round_facts
     from edgemeta.cli.run import given, resolved
-    from edgemeta.fed.runs import runs
+    from edgemeta.fed.between import Between, check_between
+    from edgemeta.fed.coordinator import Coordinator
+    from edgemeta.fed.lines import round_facts
+    from edgemeta.fed.runs import config_of, runs
+    from edgemeta.flower.site import beside, node_command
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import bound_to, run_gateway, signalled
     from edgemeta.gateway.site import begin_run, compare, has_run, opened
@@ -68,11 +76,14 @@ def server(
     log_to_stderr(ForPrograms(json_line if log_json else logfmt), log_level)
     log = logging.getLogger("edgemeta")
     give_back_large_blocks()
+    node = None if superlink is None else node_command(superlink, partition_id, state)
 
     async def serve(bound: list[socket.socket]) -> int:
-        return await run_gateway(
+        stopped = signalled()
+        serving = run_gateway(
             *(state, host, port),
-            stopped=signalled(),
+            stopped=stopped,
+            kind=Between if node else Coordinator,
             on_listening=lambda got: click.echo(
                 f"listening on http{'s' if encryption else ''}://{f'[{host}]' if ':' in host else host}:{got}"
             ),
@@ -84,6 +95,8 @@ def server(
             names=[*(offered.names if offered else ()), *names],
             on_round=lambda record, last_round: log.info("%(event)s", round_facts(record, last_round)),
         )
+        async with beside(node, stopped) if node else nullcontext():
+            return await serving
 
     with bound_to(host, port, encrypted=encryption is not None, insecure=insecure) as bound:
         there, own_model = has_run(state), (runs(state) or [state])[0] / api.MODEL_FILE
@@ -99,6 +112,8 @@ def server(
                 compare(state, asked, data, given(config, assignments))
             if there and init:
                 log.warning("--init is for a run that begins: this one goes on from its own model")
+            if node:
+                check_between(config_of(runs(state)[-1]))
             del network
             number = asyncio.run(serve(bound))
     if number == signal.SIGINT:

@@ -26,6 +26,14 @@ class AtWork:
     roster: who has joined; now: when the open stage was opened, as far as is known; name: what the log calls one.
     """
 
+    # What is said of a stage for which enough have joined, of who is missing from a round, and of who is held.
+    opens = "the next request for work opens it"
+    gone = (
+        "if one of them does not come back, 'edgemeta devices replace NAME NEW' gives its place to another board, and "
+        "'edgemeta devices remove NAME' has the run go on without it"
+    )
+    released = "'edgemeta devices release {}' lets it take part again"
+
     def __init__(
         self,
         plan: Plan,
@@ -153,6 +161,10 @@ class AtWork:
         ways += ["'edgemeta enroll NAME' for another board"]
         ways += [f"'edgemeta run set server.min_fit_clients={able}'"] if able else []
         return f"{needed} are needed for a round, and {able} are left: {' or '.join(ways)} lets it go on"
+
+    def _draw(self) -> list[int]:
+        """Return who takes part in the stage that opens; nobody, as long as too few are on the roster."""
+        return self.members.cohort(self.plan, self.progress, self._collected.updates, self.sketches)
 
     def _trains_aside(self, participant: int) -> bool:
         """Say whether a sleeper, who was not asked in this round, may train on its model all the same."""

@@ -32,11 +32,6 @@ from edgemeta.nn.files import load_parameters
 
 log = logging.getLogger("edgemeta")
 
-GONE = (
-    "if one of them does not come back, 'edgemeta devices replace NAME NEW' gives its place to another board, and "
-    "'edgemeta devices remove NAME' has the run go on without it"
-)
-
 
 class Coordinator(AtWork):
     """One run. Raises, from its methods, Refused for messages that do not count, and StorageError.
@@ -204,7 +199,7 @@ class Coordinator(AtWork):
         else:
             log.warning(
                 "round %(round)d: only %(delivered)d of %(asked)d delivered before the deadline, and %(needed)d are "
-                f"needed: opened again (missing: %(missing)s); {GONE}",
+                f"needed: opened again (missing: %(missing)s); {self.gone}",
                 {"round": self.progress.round, "delivered": delivered, "asked": len(self.progress.cohort)}
                 | {"needed": self._min_fit, "missing": ", ".join(map(self._name, self.missing))},
             )
@@ -225,8 +220,7 @@ class Coordinator(AtWork):
         """Do what needs no more messages: draw the cohort of a stage that has none, close a stage that has all."""
         while not self.finished:
             if not self.progress.cohort:
-                cohort = self.members.cohort(self.plan, self.progress, self._collected.updates, self.sketches)
-                if not cohort:
+                if not (cohort := self._draw()):
                     return
                 self._commit(cohort=cohort)
                 self._opened = now
@@ -309,8 +303,7 @@ class Coordinator(AtWork):
         progress = replace(self.progress, **{**self.members.facts(), **changes})
         self.directory.commit(progress)
         for name in map(self._name, self.standing.committed(progress.strikes)):
-            release = "'edgemeta devices release %(device)s' lets it take part again"
-            log.warning(f"%(device)s is asked no more: {release}", {"device": name})
+            log.warning(f"%(device)s is asked no more: {self.released.format('%(device)s')}", {"device": name})
         if not progress.cohort:  # the stage is over, or is opened again
             self.standing.new_stage()
         self.progress, self._closing = progress, False

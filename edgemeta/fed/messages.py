@@ -5,7 +5,7 @@ The same bytes in a simulation and over HTTP, so that both count the same.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,18 @@ class Work:
         """The learner whose vectors travel with the task; None: theta alone."""
         return self.recipe.algorithm if self.kind is Stage.TRAIN else None
 
+    def sizes(self, model: Model, there: Collection[str]) -> dict[str, int]:
+        """Return how many numbers each vector of the task has; an evaluation's may have a head or rates beside theta.
+
+        there: the names of those that came.
+        """
+        expected = sizes(model, self.algorithm)
+        if self.kind is Stage.EVALUATE and HEAD in there and model.headed:
+            expected |= {HEAD: model.headed.layout.size - model.layout.size}
+        if self.kind is Stage.EVALUATE and RATES in there:
+            expected |= {RATES: (model.headed or model).layout.size}
+        return expected
+
     def header(self, sizes: Mapping[str, int]) -> bytes:
         """Return the message's bytes before the float32 vectors, which follow in the order of `sizes`."""
         plain = {key: value for key, value in asdict(self).items() if key not in ("recipe", "evaluation")}
@@ -120,11 +132,7 @@ def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
         if metadata["layout"] != model.layout.fingerprint:
             raise InputError(f"it is for layout {metadata['layout']}, and this device has {model.layout.fingerprint}")
         work = Work(kind, recipe=recipe, evaluation=evaluation, layout=metadata["layout"], **numbers)
-        expected = sizes(model, work.algorithm)
-        if not train and HEAD in tensors and model.headed:
-            expected |= {HEAD: model.headed.layout.size - model.layout.size}
-        if not train and RATES in tensors:
-            expected |= {RATES: (model.headed or model).layout.size}
+        expected = work.sizes(model, tensors)
         return work, {name: vector[:] for name, vector in decode(tensors, expected, "float32").items()}
     except (KeyError, ValueError, TypeError, RecursionError, InputError) as error:
         raise ModelFileError(f"the task in {path} cannot be used: {error}") from None
@@ -132,15 +140,19 @@ def read_work(path: Path, model: Model) -> tuple[Work, dict[str, Vector]]:
 
 def encode_update(update: Update, round_number: int, layout: str, codec: str = "float32") -> list[bytes | memoryview]:
     """Return an update as the parts of a message. codec: of `edgemeta.fed.upload`, as the task says."""
+    return encode_tensors(encode(update.shared, codec), update_metadata(update, round_number, layout))
+
+
+def update_metadata(update: Update, round_number: int, layout: str) -> dict[str, str]:
+    """Return what an update's message says besides its tensors."""
     metrics = {"loss": update.loss, "gradient_evaluations": update.gradient_evaluations}
-    metadata = {
+    return {
         "format": FORMAT,
         "round": str(round_number),
         "layout": layout,
         "samples": str(update.samples),
         "metrics": json.dumps(metrics),
     }
-    return encode_tensors(encode(update.shared, codec), metadata)
 
 
 def encode_evaluation(scores: Mapping[str, Any]) -> bytes:

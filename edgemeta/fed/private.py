@@ -5,7 +5,7 @@ next task names the last round whose update was counted, so a round that was rep
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,11 +64,15 @@ def save_private(
     metadata = {"classes": json.dumps(list(classes))} if OWN_HEAD in private else {}
     write_atomic(private_path(folder, round_number), encode_tensors(private, metadata), private=True)
     rounds = {int(Path(name).stem.removeprefix("private-")): name for name in private_files(folder)}
+    for number in outlived(rounds, round_number, counted):
+        with storing(folder):
+            remove(folder / rounds[number])
+
+
+def outlived(rounds: Collection[int], round_number: int, counted: int) -> list[int]:
+    """Return of which rounds nothing need be kept any more, when `round_number` has left something."""
     earlier = max((number for number in rounds if number < counted), default=None)  # it may count again
-    for number, name in rounds.items():
-        if number not in (round_number, counted, earlier):
-            with storing(folder):
-                remove(folder / name)
+    return [number for number in rounds if number not in (round_number, counted, earlier)]
 
 
 def private_files(folder: Path) -> list[str]:

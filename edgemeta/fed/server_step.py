@@ -121,7 +121,7 @@ def step(
 
 def begin(directory: RunDirectory, plan: Plan, model: Model, theta: Vector) -> None:
     """Write what a new run starts from."""
-    _keep(directory, plan, model, 0, theta, ServerState())
+    keep(directory, plan, model, 0, theta, ServerState())
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def advance(
             if SELECTIONS[server.selection].sketched:
                 found = _sketched(plan.config.seed, recipe, numbers, dict(zip(kept, counted, strict=True)))
                 state = state._replace(sketches=remembered(trained(state.sketches, progress), found))
-            _keep(directory, plan, model, number, theta, state)
+            keep(directory, plan, model, number, theta, state)
             return Outcome(kept, [k for k in kept if down[k]], [k for k in updates if k not in kept])
         kept.remove(max(kept, key=lambda k: updates[k].norms["theta"]))
     return Outcome([], [], [k for k in updates if k not in kept])
@@ -188,7 +188,7 @@ def _is_finite(theta: Vector, state: ServerState) -> bool:
     return all(math.isfinite(norm(vector)) for vector in (theta, *state.shared.values(), *state.optimizer.values()))
 
 
-def _keep(
+def keep(
     directory: RunDirectory, plan: Plan, model: Model, round_number: int, theta: Vector, state: ServerState
 ) -> None:
     """Write a round's model, and before it what is kept beside it: also the vectors that the next round sends first."""

@@ -62,6 +62,7 @@ async def run_gateway(
     names: Collection[str] = (),
     bound: list[socket.socket] | None = None,
     announced: bool = False,
+    kind: type[Coordinator] = Coordinator,
 ) -> int:
     """Serve a site's newest run, and each one that follows it, until `stopped` has a result, and return that.
 
@@ -69,8 +70,8 @@ async def run_gateway(
     on_round a round's record and the last round's number. tls, insecure: see `is_closed`. renewal: where tls comes
     from, again when it is renewed. names: by which others find this gateway, beside its addresses, the host's own names
     and `host`. bound: what `bound_to` has, if that was asked before. announced: to who looks for it on its networks,
-    where it listens beyond this machine. Raises InputError when the address cannot be had, ConfigError when the gateway
-    would be open to a network, and StorageError.
+    where it listens beyond this machine. kind: what coordinates its runs. Raises InputError when the address cannot be
+    had, ConfigError when the gateway would be open to a network, and StorageError.
     """
     tokens = Tokens(site / DEVICES_FILE, required=is_closed(host, encrypted=tls is not None, insecure=insecure))
     hosts, name = names_here(host, *names), new_name()
@@ -78,7 +79,7 @@ async def run_gateway(
         run = runs(site)[-1]
         directory = RunDirectory(run, config_of(run), elsewhere=True, site=site)
         try:
-            gateway, limits = _opened(site, directory, tokens, on_round, hosts)
+            gateway, limits = _opened(site, directory, tokens, on_round, hosts, kind)
             tls = renewal.context if renewal else tls
             listener = await serve(partial(answer, gateway), host, port, limits, tls, gateway.failures, bound)
             bound = None
@@ -117,6 +118,7 @@ def _opened(
     tokens: Tokens,
     on_round: Callable[[Record, int | None], None],
     hosts: Collection[str],
+    kind: type[Coordinator],
 ) -> tuple[Gateway, Limits]:
     """Return what serves the run in a directory, and what its messages may be."""
     run = directory.path
@@ -131,9 +133,7 @@ def _opened(
     if plan.config.model.most_classes:  # which a model file does not have, as its head is no part of it
         give_head(network, plan.config.model.most_classes)
     roster = Roster(run / "roster.json", plan.config.data.participants, secrets.token_hex(16))
-    coordinator = Coordinator(
-        plan, network, None, directory, roster.names, time.monotonic(), name=roster.name, own=roster.own
-    )
+    coordinator = kind(plan, network, None, directory, roster.names, time.monotonic(), name=roster.name, own=roster.own)
     gateway = Gateway(
         *(coordinator, roster, tokens, lambda record: on_round(record, coordinator.plan.last_round), hosts, asked),
         earlier=_earlier(site),

@@ -50,7 +50,7 @@ def waiting_for(run: AtWork, name: Callable[[int], str], now: float) -> str:
     if not progress.cohort:
         there = f"{len(run.joined)} of {run.quorum} training devices have joined"
         if len(run.joined) >= run.quorum:
-            there = "the next request for work opens it"
+            there = run.opens
         return f"{what}: {run.shortage or there}"
     missing = [name(k) for k in run.missing]
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 from gateways import ACCEPTED, SIZE, Gateway, no_gateway_left, refused, wait_for
 
-from edgemeta.cli.report import round_line
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory
+from edgemeta.fed.lines import round_line
 from edgemeta.gateway.roster import Roster
 
 
