@@ -21,6 +21,7 @@ class Standing:
 
     def __init__(self, strikes: Mapping[str, int], rests: Mapping[str, Sequence[int]]) -> None:
         self.strikes, self.rests = dict(strikes), {k: list(rest) for k, rest in rests.items()}
+        self._said = self.held  # a refusal counts at once, and is known to be held with the next commit
         self.busy: set[int] = set()
         self.out: set[int] = set()
         self.diverged: set[int] = set()
@@ -40,8 +41,9 @@ class Standing:
 
     def committed(self, strikes: Mapping[str, int]) -> set[int]:
         """Take over the strikes that the progress says, and return who is held since then."""
-        before, self.strikes = self.held, dict(strikes)
-        return self.held - before
+        self.strikes = dict(strikes)
+        new, self._said = self.held - self._said, self.held
+        return new
 
     def resting(self, round_number: int) -> set[int]:
         """Return who is not asked in a round, as it let deadlines pass."""

@@ -30,7 +30,7 @@ Asked = Work | None  # what a message is about; None: it looks whether a node ca
 
 def run(grid: Any, context: Any, source: str | Path, model: Model | None, init: str | Path | None) -> None:
     """Run, or go on with, what a configuration says, until it is over; Flower says what is raised."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")  # at its own level, or httpx tells of each request
     log.setLevel(logging.INFO)
     out = context.run_config.get("out")
     if not isinstance(out, str):
