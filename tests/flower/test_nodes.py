@@ -190,3 +190,10 @@ def test_a_mod_that_takes_an_update_for_parameters_is_an_error(tmp_path):
     task = ConfigRecord(dict(said) | {"server-round": 1, "counted": 0})
     (reply,) = grid.send_and_receive([Message(RecordDict({"config": task, "arrays": start}), 10, "train")])
     assert reply.has_error()
+
+
+@pytest.mark.parametrize("algorithm", ["fedper", "scaffold", "meta-sgd"])
+def test_what_stays_on_a_node_and_what_travels_beside_theta_have_the_simulations_bits(serve, algorithm):
+    phase = {"algorithm": algorithm, "rounds": 3, "local_steps": 2, "batch_size": 4}
+    settings = RUN | {"phases": [phase], "evaluation": {"every": 2, "support": 8}}
+    assert without_seconds(serve(settings, numbered(3))) == without_seconds(edgemeta.simulate(settings).history)
