@@ -8,7 +8,7 @@ from typing import Any
 from edgemeta import api
 from edgemeta.config import RunConfig
 from edgemeta.data.fingerprint import fingerprint
-from edgemeta.errors import ConfigError, InputError
+from edgemeta.errors import ConfigError, InputError, StorageError
 from edgemeta.fed.coordinator import Coordinator
 from edgemeta.fed.directory import RunDirectory, write_parts
 from edgemeta.fed.lines import round_line
@@ -180,17 +180,21 @@ class Nodes:
                 self.coordinator.deliver(work.participant, work.round, file, now)
             else:
                 body = reply.content["scores"]["body"]
+                if not isinstance(body, bytes):
+                    raise InputError(f"scores as {type(body).__name__}: expected bytes")
                 self.coordinator.deliver_evaluation(work.participant, work.round, body, now)
-        except (InputError, Refused, KeyError, TypeError) as error:
+        except StorageError:  # this machine's fault: the next start goes on from here
+            raise
+        except (InputError, Refused, LookupError, TypeError, ValueError, AttributeError) as error:
             log.warning("%s: %s", who, error)
             progress = self.coordinator.progress
             if work and (work.kind, work.round) == (progress.stage, progress.round):  # else nobody waits for it
                 self.coordinator.standing.out.add(work.participant)
 
     def _join(self, node: int, said: Any) -> None:
-        participant = int(said["participant"])
-        plan, other = self.coordinator.plan, self.by_number.get(participant)
-        if not plan.is_open and participant >= plan.config.data.participants:
+        participant, plan = int(said["participant"]), self.coordinator.plan
+        other = self.by_number.get(participant)
+        if participant < 0 or not (plan.is_open or participant < plan.config.data.participants):
             raise InputError(f"its partition-id is {participant}, and {plan.config.data.participants} take part")
         if other is not None:
             raise InputError(f"its partition-id is {participant}, which node {other} has: give each its own")

@@ -134,6 +134,35 @@ def test_a_node_whose_updates_do_not_count_is_held_until_another_one_comes(serve
     assert "asked no more: a node that is started anew with its partition-id lets it take part again" in caplog.text
 
 
+def test_whatever_a_node_answers_the_run_goes_on(serve, caplog):
+    def hostile(kind):
+        class Hostile(kind):
+            def pull_messages(self, message_ids):
+                from flwr.app import ConfigRecord, RecordDict
+
+                replies = super().pull_messages(message_ids)
+                spoiled = {
+                    1: {"node": ConfigRecord({"participant": -1, "own": False})},
+                    2: {"node": ConfigRecord({"participant": "first"})},
+                    3: {"node": ConfigRecord({"participant": [1, 2]})},
+                    4: {},
+                    12: {"scores": ConfigRecord({"body": 10**9}), "update": ConfigRecord({"round": 1})},
+                }
+                for reply in replies:
+                    sender = reply.metadata.src_node_id
+                    if sender in spoiled and (sender != 12 or "node" not in reply.content):  # 12 takes part
+                        reply.content = RecordDict(spoiled[sender])
+                return replies
+
+        return Hostile
+
+    bad = {node: {"partition-id": 0} for node in (1, 2, 3, 4)}
+    history = serve(RUN, bad | numbered(3), hostile)
+    assert [(record["participants"], record["failures"]) for record in history[1:]] == [(2, 1), (2, 1)]
+    for said in ("node 1: its partition-id is -1", "node 2: invalid literal", "participant 2: scores as int"):
+        assert said in caplog.text
+
+
 def test_a_server_app_that_was_killed_goes_on_with_the_same_bits(serve, tmp_path):
     class Killed(BaseException):
         pass
