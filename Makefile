@@ -8,13 +8,20 @@ OLDEST_PYTHON ?= python3.11
 OLDEST := .venv-oldest
 FLOWER := .venv-flower
 
+# Tests that wait (for processes, sockets, deadlines) beside those that compute, as there are two cores for them.
+define tests
+@echo "the slow tests; what the others, beside them, say comes after it"; \
+$(1)/pytest -m "not slow" > $(1)/fast.log 2>&1 & fast=$$!; \
+$(1)/pytest -m slow; slow=$$?; wait $$fast; fast=$$?; cat $(1)/fast.log; exit $$((slow | fast))
+endef
+
 .PHONY: world demo test fast lint format test-versions test-flower soak clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgemeta demo
 
 test: lint
-	$(BIN)/pytest
+	$(call tests,$(BIN))
 
 fast: $(VENV)/installed-dev
 	$(BIN)/pytest -m "not slow"
@@ -43,7 +50,7 @@ soak: $(VENV)/installed-dev
 
 test-versions: $(OLDEST)/installed
 	$(OLDEST)/bin/pip list 2>/dev/null | grep -E '^(numpy|Pillow|click) '
-	$(OLDEST)/bin/pytest
+	$(call tests,$(OLDEST)/bin)
 
 # What takes Flower, which is 300 MB.
 test-flower: $(FLOWER)/installed
