@@ -60,6 +60,7 @@ class DataConfig:
     label_noise: float = number(0.0, 0, 1)
     pixel_noise: float = number(0.0, 0, 1)
     noisy_participants: float = number(1.0, 0, 1)
+    held_out_noise: bool = True
     new_classes: int = number(0, 0)
 
 

@@ -53,6 +53,7 @@ TABLES = {
 }
 SECTIONS = [title.strip("`[]") for title in TABLES]
 TYPES = {
+    bool: "true or false",
     str: "text",
     int: "whole number",
     float: "number",

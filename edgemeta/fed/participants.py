@@ -60,8 +60,9 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
     else:
         classes, new = len(split.train.classes), (data.held_out, data.new_classes)
         parts = partition(*labels, classes, data.participants, data.partition, rng, *new)
-    noisy = round(data.noisy_participants * data.participants)
-    spoilt = set(generator(seed, Stream.NOISE).permutation(data.participants)[:noisy].tolist())
+    may = data.participants if data.held_out_noise else data.participants - data.held_out
+    noisy = round(data.noisy_participants * may)
+    spoilt = set(generator(seed, Stream.NOISE).permutation(may)[:noisy].tolist())
     participants = []
     for k in range(data.participants):
         train, test = split.train.take(parts.train[k]), split.test.take(parts.test[k])

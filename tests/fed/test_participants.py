@@ -50,6 +50,19 @@ def test_noise_spoils_the_training_data_of_some():
     assert all(np.array_equal(a.test.y, b.test.y) for a, b in zip(noisy, clean, strict=True))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_may_be_kept_from_those_held_out(seed):
+    data = DataConfig(participants=5, held_out=2, partition="iid", label_noise=0.5, held_out_noise=False)
+    clean, _ = divide(SPLIT, replace(data, label_noise=0.0), seed)
+    changed = []
+    for share in (1.0, 0.67):
+        noisy, _ = divide(SPLIT, replace(data, noisy_participants=share), seed)
+        changed.append([int((a.train.y != b.train.y).sum()) for a, b in zip(noisy, clean, strict=True)])
+    assert changed[0] == [20, 20, 20, 0, 0]
+    assert changed[1][3:] == [0, 0]
+    assert sorted(changed[1][:3]) == [0, 20, 20]  # two of the three that train
+
+
 def test_a_participant_without_test_data_is_refused():
     with pytest.raises(DataError, match="participants"):
         divide(Split(numbered(200, 0), numbered(3, 1000)), DataConfig(participants=5, partition="iid"), 0)
