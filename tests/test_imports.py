@@ -36,7 +36,7 @@ BELOW = {  # room -> the rooms that it may use
     "page": {"names"},
     "compare": CORE | {"api", "jobs", "page"},
     "flower": CORE | {"api", "device", "link"},  # a node is a device that Flower reaches
-    "bench": CORE | {"gateway", "device"},  # what measures both ends is no part of either
+    "bench": CORE | {"api", "gateway", "device"},  # what measures both ends is no part of either
     "teach": CORE | {"http", "device", "page"},  # the device's page: no device needs it
     "cli": CORE | {"gateway", "device", "link", "api", "jobs", "bench", "compare", "flower", "teach"},
 }

@@ -1,8 +1,5 @@
 """`edgemeta client`: a device."""
 
-import signal
-import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,10 +8,7 @@ import click
 from edgemeta.cli import options
 from edgemeta.cli.teach import PORT, opened
 
-BUDGET_S = 1.0  # of local steps between two looks at whether to stop
 PAGE_HOLD_S = 1.0  # for which the gateway may hold back its answer: who teaches the device waits for its turn
-QUIET = ("waiting", "task")
-ALWAYS = ("joined", "delivered", "discarded", "over")
 WHICH = "give the gateway as --server URL, or a join file as --join FILE"
 
 
@@ -75,64 +69,24 @@ def client(
     """
     if server is not None and join is not None:
         raise click.UsageError(f"{WHICH}, and not both")
-    import logging
-
     from edgemeta.device.device import Device
     from edgemeta.device.profile import Profile, be_nice, read_profile
+    from edgemeta.device.service import take_part
     from edgemeta.device.state import gateway_of
-    from edgemeta.errors import EdgemetaError
-    from edgemeta.link.notify import beating, notify
-    from edgemeta.logs import ForPeople, ForPrograms, Seldom, json_line, log_to_stderr
+    from edgemeta.logs import ForPeople, ForPrograms, json_line, log_to_stderr
 
     log_to_stderr(ForPrograms(json_line) if log_json else ForPeople(), log_level)
-    log = logging.getLogger("edgemeta")
     if server is None and join is None:
         server = gateway_of(state) or found_gateway()
     limits = read_profile(profile) if profile else Profile()
     be_nice(limits.nice)
-    said, last, signals = Seldom(), "", list[int]()
     with (
         Device(server, data, state, name, partition_id, join=join, profile=profile) as device,
         nullcontext() if page is None else opened(device, state, page_host, page),
     ):
-        hold_s = limits.hold_s if page is None else min(limits.hold_s, PAGE_HOLD_S)
-
-        def stop(number: int) -> None:
-            if number == signal.SIGALRM:
-                raise EdgemetaError(f"gave up after {seconds:g} s; what was done is kept. At last: {text}")
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            sys.exit(0)  # a clean stop; what was done is kept on the way out
-
-        def on_signal(number: int, _frame: object) -> None:
-            signals.append(number)
-            if len(signals) > 1 or not device.training:  # else when the local step has ended, so that it is kept
-                stop(number)
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, on_signal)
-        text = f"{device.place}: asking for work"
         begun = {"place": device.place, "state": state, "data": data}
-        log.info("%(place)s: asking for work; state in %(state)s, data: %(data)s", begun)
-        if seconds is not None:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-        notify("READY=1")
-        with beating() as turn:
-            while True:
-                turn()
-                done = device.step(BUDGET_S, wait_s=hold_s)
-                if signals:
-                    stop(signals[0])
-                if done.kind not in QUIET:
-                    said = said if done.kind == last else Seldom()
-                    text = str(done)
-                    if done.kind in ALWAYS or said.due(done.kind, time.monotonic()):
-                        log.info("%(event)s", {"event": text, "kind": done.kind})
-                    last = done.kind
-                if done.kind == "over" or (once and done.round_ends):
-                    return
-                time.sleep(done.wait_s)
+        hold_s = limits.hold_s if page is None else min(limits.hold_s, PAGE_HOLD_S)
+        take_part(device, begun, hold_s=hold_s, once=once, seconds=seconds)
 
 
 def found_gateway() -> str:

@@ -1,12 +1,18 @@
 """`edgemeta server`: the gateway."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgemeta.cli import options, streams
 from edgemeta.cli.settings import settings_from
+
+if TYPE_CHECKING:
+    from edgemeta.config import RunConfig
 
 
 @click.command()
@@ -61,8 +67,7 @@ def server(
     import socket
     from contextlib import nullcontext
 
-    from edgemeta import api
-    from edgemeta.cli.run import given, resolved
+    from edgemeta.cli.run import given
     from edgemeta.fed.between import Between, check_between
     from edgemeta.fed.coordinator import Coordinator
     from edgemeta.fed.lines import round_facts
@@ -70,7 +75,7 @@ def server(
     from edgemeta.flower.site import beside, node_command
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import bound_to, run_gateway, signalled
-    from edgemeta.gateway.site import begin_run, compare, has_run, opened
+    from edgemeta.gateway.site import has_run
     from edgemeta.logs import ForPrograms, json_line, log_to_stderr, logfmt
 
     log_to_stderr(ForPrograms(json_line if log_json else logfmt), log_level)
@@ -99,23 +104,40 @@ def server(
             return await serving
 
     with bound_to(host, port, encrypted=encryption is not None, insecure=insecure) as bound:
-        there, own_model = has_run(state), (runs(state) or [state])[0] / api.MODEL_FILE
-        asked, network, data = None, None, None
-        if config or assignments or not there:
-            asked, network, data = resolved(settings, None if there else init, own_model)
-        with opened(state):
-            if new:
-                log.info("%(site)s is the site of a gateway from now on", {"site": state})
-            if asked and network and not there:
-                begin_run(state, asked, network, api.initial(network, asked.seed, init, asked.model.names), data)
-            elif asked:
-                compare(state, asked, data, given(config, assignments))
-            if there and init:
-                log.warning("--init is for a run that begins: this one goes on from its own model")
+        asked = settings if config or assignments or not has_run(state) else None
+        with at_work(state, asked, init=init, said=given(config, assignments), new=new):
             if node:
                 check_between(config_of(runs(state)[-1]))
-            del network
             number = asyncio.run(serve(bound))
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     log.info("stopped: what was accepted is kept; run the same command to go on")
+
+
+@contextmanager
+def at_work(site: Path, settings: "RunConfig | None", init: Path | None, said: str, new: bool) -> Iterator[None]:
+    """Hold a site whose run begins, goes on, or is compared with what is asked.
+
+    settings: None where none are asked for, and there is a run; said: the options that say them.
+    """
+    import logging
+
+    from edgemeta import api
+    from edgemeta.cli.run import resolved
+    from edgemeta.fed.runs import runs
+    from edgemeta.gateway.site import begin_run, compare, has_run, opened
+
+    log, there = logging.getLogger("edgemeta"), has_run(site)
+    own_model = (runs(site) or [site])[0] / api.MODEL_FILE
+    asked, network, data = resolved(settings, None if there else init, own_model) if settings else (None, None, None)
+    with opened(site):
+        if new:
+            log.info("%(site)s is the site of a gateway from now on", {"site": site})
+        if asked and network and not there:
+            begin_run(site, asked, network, api.initial(network, asked.seed, init, asked.model.names), data)
+        elif asked:
+            compare(site, asked, data, said)
+        if there and init:
+            log.warning("--init is for a run that begins: this one goes on from its own model")
+        del network  # a gateway at work has its own
+        yield
