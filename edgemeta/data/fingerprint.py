@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgemeta.data.dataset import Indices, Split
+from edgemeta.data.dataset import Dataset, Indices, Split
 
 FORMAT = "edgemeta-data/1"
 LOOKED_AT = 32  # training samples whose values are read, and as many for testing, at fixed places in all of them
@@ -17,8 +17,8 @@ LOOKED_AT = 32  # training samples whose values are read, and as many for testin
 class Fingerprint:
     """What stays the same wherever data lies and whenever it was written.
 
-    train, test: how many samples; labels: a hash of the classes, the shape and all labels; samples: a hash of the
-    values of 64 samples.
+    train, test: how many samples; labels: a hash of the classes, the shape, all labels, and whose the samples are;
+    samples: a hash of the values of 64 samples.
     """
 
     train: int
@@ -45,11 +45,21 @@ def fingerprint(splits: Sequence[Split]) -> Fingerprint:
     for side in sides:
         for part, places in zip(side, _places([len(part) for part in side]), strict=True):
             labels.update(part.labels.astype("<i8").tobytes())
+            labels.update(_beyond_labels(part))
             if len(places):
                 x, _ = part.take(places).load()
                 samples.update(np.ascontiguousarray(x, x.dtype.newbyteorder("<")).data)
     train, test = (sum(map(len, side)) for side in sides)
     return Fingerprint(train, test, labels.hexdigest(), samples.hexdigest())
+
+
+def _beyond_labels(part: Dataset) -> bytes:
+    """Return whose each sample is, where the labels do not tell, as Omniglot's do: a class there is one alphabet's."""
+    if part.owners is None:
+        return b""
+    numbers = part.owners.numbers
+    pairs = np.unique(np.stack([part.labels, numbers]), axis=1).shape[1]
+    return numbers.astype("<i8").tobytes() if pairs > len(np.unique(part.labels)) else b""
 
 
 def _places(counts: Sequence[int]) -> list[Indices]:

@@ -15,7 +15,10 @@ def natural(train: Dataset, test: Dataset, participants: int, rng: np.random.Gen
     names no participants, or fewer.
     """
     if train.owners is None or test.owners is None:
-        raise DataError("data.partition is 'natural', and this data names no participants: expected Omniglot's folders")
+        raise DataError(
+            "data.partition is 'natural', and this data names no participants: expected Omniglot's folders, or an "
+            ".npz with an array 'participant' (or participant_train and participant_test)"
+        )
     names = train.owners.names
     if not 0 < participants <= len(names):
         raise DataError(

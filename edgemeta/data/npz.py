@@ -1,8 +1,9 @@
-"""Arrays in an .npz file: x and y, or x_train and y_train, and perhaps x_test, y_test and classes."""
+"""Arrays in an .npz file: x and y, or x_train and y_train, and perhaps x_test, y_test, classes and participants."""
 
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from edgemeta.data.dataset import (
     Array,
     Dataset,
+    Owners,
     Split,
     Unused,
     check_samples,
@@ -41,7 +43,7 @@ def open_npz(path: Path) -> Split:
 
     The training arrays are x and y or, as Keras calls them, x_train and y_train; capitals are as good. Without x_test
     and y_test, x_val and y_val take their place; without either, a hash of each sample decides on which side it is.
-    x is read when it is first used.
+    x is read when it is first used. participant (participant_train, participant_test) names whose each sample is.
     """
     with _readable(path), zipfile.ZipFile(path) as archive:
         there = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
@@ -49,12 +51,16 @@ def open_npz(path: Path) -> Split:
     for name in there:
         if known.setdefault(name.lower(), name) != name:
             raise DataError(f"{path} has {shown(known[name.lower()])} and {shown(name)}: leave one of them there")
-    sides = [(known[f"x{ending}"], known[f"y{ending}"]) for ending in _endings(path, known)]
+    endings = _endings(path, known)
+    sides = [(known[f"x{ending}"], known[f"y{ending}"]) for ending in endings]
+    whose = [known[name] for ending in endings if (name := f"participant{ending}") in known]
     labels = [_labels(path, x, y) for x, y in sides]
     with told(path):
         names = class_names(_read(path, known["classes"]).ravel()) if "classes" in known else names_of(*labels)
     parts = [_dataset(path, x, y, names) for (x, _), y in zip(sides, labels, strict=True)]
-    others = [name for name in there if name not in {known.get("classes"), *sum(sides, ())}]
+    if whose:
+        parts = _owned(path, parts, whose)
+    others = [name for name in there if name not in {known.get("classes"), *whose, *sum(sides, ())}]
     unused = tuple(Unused(shown(name), _rows(path, name), "not asked for", "rows") for name in others)
     if len(parts) == 1:
         return split_by_content(parts[0], parts[0].digests(), "npz", 0, unused)
@@ -90,6 +96,22 @@ def _labels(path: Path, x: str, y: str) -> Labels:
     with told(path):
         check_samples(shape, dtype, len(given) if given.ndim else -1)
         return read_labels(given, y)
+
+
+def _owned(path: Path, parts: list[Dataset], arrays: list[str]) -> list[Dataset]:
+    """Return the samples with whose they are, by names or whole numbers in an array for each side."""
+    with told(path):
+        given = [read_labels(_read(path, name), name) for name in arrays]
+    sizes = [len(part) for part in parts], [len(labels.values) for labels in given]
+    if sizes[0] != sizes[1] or any(labels.columns for labels in given):
+        raise DataError(
+            f"{path}: {', '.join(arrays)} has {', '.join(map(str, sizes[1]))} rows: expected one name or whole number "
+            f"for each of {' and '.join(map(str, sizes[0]))} samples"
+        )
+    with told(path):
+        names = names_of(*given)
+        each = [Owners(names, indices_of(labels, names)) for labels in given]
+    return [replace(part, owners=owners) for part, owners in zip(parts, each, strict=True)]
 
 
 def _rows(path: Path, name: str) -> int:

@@ -9,8 +9,11 @@ import zipfile
 import numpy as np
 import pytest
 
+from edgemeta.config import DataConfig
 from edgemeta.data import describe, from_arrays, open_data
+from edgemeta.data.fingerprint import fingerprint
 from edgemeta.errors import DataError
+from edgemeta.fed.participants import divide
 
 pytestmark = pytest.mark.board
 
@@ -300,6 +303,61 @@ def test_npz_of_floats_and_of_grey_pictures(tmp_path):
 )
 def test_npz_arrays_that_do_not_fit_are_refused(tmp_path, arrays, said):
     np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=said):
+        open_data(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize("whose", [np.array(["ann", "bob", "cem"]), np.arange(3)], ids=["names", "numbers"])
+def test_npz_may_say_whose_each_sample_is(tmp_path, whose):
+    path, owner = tmp_path / "a.npz", np.arange(60) // 20  # twenty samples of each, of all three classes
+    np.savez(
+        path,
+        x_train=X,
+        y_train=Y,
+        participant_train=whose[owner],
+        x_test=X[:30],
+        y_test=Y[:30],
+        participant_test=whose[owner[::2]],
+    )
+    split = open_data(str(path))
+    assert split.train.owners.names == tuple(map(str, whose))
+    assert split.test.take(slice(8, 12)).owners.numbers.tolist() == [0, 0, 1, 1]
+    people, _ = divide(split, DataConfig(participants=3, partition="natural"), 0)
+    assert sorted(set(person.train_set.owners.numbers.tolist()).pop() for person in people) == [0, 1, 2]
+    assert [len(person.train_set) for person in people] == [20] * 3
+    before = fingerprint([split])
+    swapped = whose[[1, 0, 2]]
+    np.savez(
+        path,
+        x_train=X,
+        y_train=Y,
+        participant_train=swapped[owner],
+        x_test=X[:30],
+        y_test=Y[:30],
+        participant_test=swapped[owner[::2]],
+    )
+    assert fingerprint([open_data(str(path))]).unlike(before) == ["other classes or labels"]
+    np.savez(path, x=X, y=Y, participant=whose[owner])  # split by content, each with its owner
+    split = open_data(str(path))
+    for side in (split.train, split.test):
+        x, _ = side.load()
+        places = [int(np.flatnonzero((one == X).all(axis=(1, 2, 3)))[0]) for one in x]
+        assert side.owners.numbers.tolist() == owner[places].tolist()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"participant": Y[:-1]}, r"a\.npz: participant has 59 rows: .* each of 60 samples"),
+        ({"participant": np.eye(3)[Y]}, r"a\.npz: participant has 60 rows: expected one name or whole number"),
+        ({"participant": Y / 2}, r"a\.npz: .*whole numbers"),
+        ({"participant": np.array(["", "a", "b"])[Y]}, r"a\.npz: "),
+        ({"x_test": X, "y_test": Y, "participant": Y}, r"a\.npz: participant has 60 rows: .* 60 and 60 samples"),
+        ({"x_test": X, "y_test": Y, "participant": Y, "participant_test": Y.astype(str)}, "some labels are names"),
+    ],
+)
+def test_npz_owners_that_do_not_fit_are_refused(tmp_path, arrays, said):
+    np.savez(tmp_path / "a.npz", x=X, y=Y, **arrays)
     with pytest.raises(DataError, match=said):
         open_data(str(tmp_path / "a.npz"))
 
