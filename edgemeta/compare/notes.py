@@ -7,7 +7,6 @@ from edgemeta.compare.entries import Kind
 from edgemeta.compare.results import Figure, Line
 from edgemeta.compare.rows import Row
 
-ADAPTED = ("adaptation", "adapt_steps", "adapt_lr", "support")  # settings that say how
 EQUAL = 1.01  # a budget is as large as another one up to this factor
 
 
@@ -45,6 +44,15 @@ def tuned_of(line: Line) -> str:
         + f" ({told})"
         * bool(told)
     )
+
+
+def adapted_by(line: Line) -> str:
+    """Return in words how a line's models are adapted; of one that is not there yet, nothing."""
+    after = line.groups["known"].after
+    if after is None or line.rows[0].kind is Kind.ALONE:
+        return "" if after is None else after.adaptation
+    lr = line.rows[0].config["evaluation"]["adapt_lr"]
+    return f"{after.adaptation}, {after.steps} steps at {lr:g} on {after.support}"
 
 
 def differing(lines: Sequence[Line]) -> dict[str, list[str]]:
@@ -104,15 +112,10 @@ def _budget(line: Line, what: str) -> Figure | None:
 
 
 def _adaptation(lines: Sequence[Line]) -> list[Note]:
-    settings = {
-        line.name: tuple((key, _plain(line.rows[0].config["evaluation"].get(key))) for key in ADAPTED)
-        for line in lines
-        if line.rows[0].kind is not Kind.ALONE and line.whole
-    }
-    if len(set(settings.values())) < 2:
+    ways = {line.name: adapted_by(line) for line in lines if line.rows[0].kind is not Kind.ALONE and line.whole}
+    if len(set(ways.values())) < 2:
         return []
-    told = "; ".join(f"{', '.join(f'{k} {v}' for k, v in found)} in {name}" for name, found in settings.items())
-    return [Note(f"Not adapted alike: {told}.", tuple(settings))]
+    return [Note(f"Not adapted alike: {'; '.join(f'{way} in {name}' for name, way in ways.items())}.", tuple(ways))]
 
 
 def _short(lines: Sequence[Line]) -> list[Note]:
@@ -173,11 +176,16 @@ def _number(value: float) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
     return "" if value is None else str(value)
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    """Return the leaves of tables, and of lists of tables, by their dotted keys."""
+    items: Any = value.items() if isinstance(value, dict) else None
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = enumerate(value)
     if items is None:
         return {path[:-1]: value}
     return {key: leaf for name, item in items for key, leaf in _flat(item, f"{path}{name}.").items()}

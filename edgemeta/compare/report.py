@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edgemeta.api import name_of as algorithms
 from edgemeta.compare import tables
-from edgemeta.compare.entries import Entry, Kind
-from edgemeta.compare.notes import Note, differing, notes_of, tuned_of
+from edgemeta.compare.entries import Entry
+from edgemeta.compare.notes import Note, adapted_by, differing, notes_of, tuned_of
 from edgemeta.compare.results import GROUPS, Line, lines_of, of, targets_of
 from edgemeta.compare.rows import Point, Row, curve_of, history_in, kept, row_path
 from edgemeta.config import RunConfig, config_from, to_dict
@@ -127,10 +127,11 @@ def _points(rows: Sequence[Row], group: str, across: str) -> list[tuple[float, f
 
 def _group_tables(found: Comparison, group: str) -> list[str]:
     target, parts = found.targets[group], list[str]()
-    header, rows = tables.adaptations(found.lines, group)
-    if rows:
-        caption = "Columns: steps on so many training pictures. Behind ↓: the share of participants made worse."
-        parts += [f"<h2>Final models, adapted: {tables.CALLED[group]}</h2>", table(header, rows, caption)]
+    if adapted := tables.adaptations(found.lines, group):
+        parts += [f"<h2>Final models, adapted: {tables.CALLED[group]}</h2>"]
+        parts += ['<p class="soft">Behind ↓: the share of participants made worse.</p>']
+    for support, of_support in adapted.items():
+        parts += [table(*of_support, f"With {support} training samples of their own")]
     header, rows = tables.episodes(found.lines, group)
     if rows:
         caption = "Chance is one in so many ways. Counted: participants that have classes enough."
@@ -144,8 +145,4 @@ def _group_tables(found: Comparison, group: str) -> list[str]:
 
 def _about(line: Line) -> list[str]:
     config: RunConfig = config_from(line.rows[0].config)
-    after = line.groups["known"].after
-    adaptation = "" if after is None else after.adaptation
-    if after is not None and line.rows[0].kind is not Kind.ALONE:
-        adaptation += f", {after.steps} steps at {config.evaluation.adapt_lr:g} on {after.support}"
-    return [line.name, algorithms(config), config.model.name, adaptation]
+    return [line.name, algorithms(config), config.model.name, adapted_by(line)]

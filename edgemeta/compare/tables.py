@@ -43,14 +43,23 @@ def until(lines: Sequence[Line], group: str) -> Table:
     return [f"until the target, {CALLED[group]}", "rounds", "gradients", "MB", "seconds"], rows
 
 
-def adaptations(lines: Sequence[Line], group: str) -> Table:
-    """Return the table of final models in every adaptation: mean, and what share of participants it made worse."""
+def adaptations(lines: Sequence[Line], group: str) -> dict[int, Table]:
+    """Return for each number of labelled samples the table of final models, by the steps of every adaptation.
+
+    A cell has the mean, and what share of the participants it made worse.
+    """
     kinds, found = _by_adaptation(lines, lambda line: line.groups[group].ways, lambda way: (way.steps, way.support))
-    rows = [
-        [f"{line.name}, {name}", percent(line.groups[group].before), *(_cell(by.get(kind)) for kind in kinds)]
-        for line, name, by in found
-    ]
-    return [CALLED[group], "as it is", *(f"{steps} on {support}" for steps, support in kinds)], rows
+    tables = dict[int, Table]()
+    for support in dict.fromkeys(support for _, support in kinds):
+        columns = [kind for kind in kinds if kind[1] == support]
+        rows = [
+            [f"{line.name}, {name}", percent(line.groups[group].before), *(_cell(by.get(kind)) for kind in columns)]
+            for line, name, by in found
+            if any(kind in by for kind in columns)
+        ]
+        steps = [f"{count} step{'s' * (count != 1)}" for count, _ in columns]
+        tables[support] = [CALLED[group], "as it is", *steps], rows
+    return tables
 
 
 def episodes(lines: Sequence[Line], group: str) -> Table:

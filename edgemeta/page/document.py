@@ -5,6 +5,7 @@ from html import escape
 
 from edgemeta.names import shown
 
+NONE = "-"
 # Colours of lines are told apart by people who see no red or green too (Okabe and Ito 2008), and dashes help on paper.
 STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --soft: #57606a; --back: #ffffff; --rule: #d0d7de;
@@ -22,6 +23,7 @@ h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--rul
 p, li { max-width: 46rem; }
 .soft { color: var(--soft); font-size: .875rem; }
 .wide { overflow-x: auto; }
+.wide + .wide { margin-top: 1rem; }
 table { border-collapse: collapse; font-size: .8125rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); padding: .25rem 0; }
 th, td { padding: .3rem .4rem; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; }
@@ -42,6 +44,7 @@ svg .axis { stroke: var(--rule); stroke-width: 1; }
 @media screen and (max-width: 36rem) { thead { display: none; } table, tbody, tr, td, caption { display: block; }
   tbody th { display: block; position: static !important; max-width: none !important; padding: .6rem 0 .2rem; }
   td { display: flex; justify-content: space-between; padding: .15rem 0; white-space: normal; }
+  td.none { display: none; }
   td::before { content: attr(data-of); color: var(--soft); padding-right: 1rem; } }
 @media print { :root { color-scheme: light; --text: #000; --soft: #444; --back: #fff; --rule: #bbb; --raised: #eee;
   --c0: #0072b2; --c1: #d55e00; --c2: #007a5e; --c3: #b0479a; --c4: #8a6d00; --c5: #2f7fb5; --c6: #6b6b6b;
@@ -82,4 +85,7 @@ def listing(items: Sequence[str]) -> str:
 
 
 def _cells(header: Sequence[str], cells: Sequence[str]) -> str:
-    return "".join(f'<td data-of="{text(of)}">{text(cell)}</td>' for of, cell in zip(header, cells, strict=True))
+    """Return a row's cells; NONE in one is nothing to a phone, where it would be a line."""
+    kinds = [' class="none"' if cell == NONE else "" for cell in cells]
+    found = zip(kinds, header, cells, strict=True)
+    return "".join(f'<td{kind} data-of="{text(of)}">{text(cell)}</td>' for kind, of, cell in found)

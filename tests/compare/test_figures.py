@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from edgemeta.compare.entries import Kind
-from edgemeta.compare.notes import notes_of, tuned_of
+from edgemeta.compare.notes import differing, notes_of, tuned_of
 from edgemeta.compare.results import Figure, lines_of, targets_of
 from edgemeta.compare.rows import Cell, Few, Point, Reach, Row, Scores, Tried
 from edgemeta.compare.tables import adaptations, percent, results_csv, summary, until
@@ -141,15 +141,30 @@ def test_episodes_are_a_mean_over_those_who_have_classes_enough():
     assert [task.shots for task in found["new"].tasks] == [1]
 
 
+def test_settings_that_differ_are_a_row_each_and_a_list_is_one() -> None:
+    """Ten classes are one setting; phases are as many as there are."""
+    first = CONFIG | {"model": {"classes": ["a", "b"]}, "phases": [{"lr": 0.1}]}
+    second = CONFIG | {"model": {"classes": "own"}, "phases": [{"lr": 0.2}, {"lr": 0.1}]}
+    found = differing([line(row("a", config=first)), line(row("b", config=second))])
+    assert found == {"model.classes": ["a, b", "own"], "phases.0.lr": ["0.1", "0.2"], "phases.1.lr": ["", "0.1"]}
+
+
+def test_how_models_are_adapted_is_said_by_name_where_the_settings_leave_it_to_the_model() -> None:
+    other = CONFIG | {"evaluation": CONFIG["evaluation"] | {"adapt_lr": 0.2}}
+    said = texts(row("a"), row("b", config=other))
+    assert "Not adapted alike: sgd, 5 steps at 0.1 on 8 in a; sgd, 5 steps at 0.2 on 8 in b." in said
+
+
 def test_every_adaptation_has_a_row_and_columns_are_in_order():
     cells = [("sgd", 1, 100, 0.5), ("sgd", 1, 20, 0.6), ("prototypes", 0, 20, 0.8), ("prototypes", 1, 20, 0.7)]
     people = [replace(one, before=0.55, cells=[Cell(*cell) for cell in cells]) for one in row().scores]
-    header, found = adaptations([line(row(scores=people))], "new")
-    assert header == ["new ones", "as it is", "0 on 20", "1 on 20", "1 on 100"]
-    assert found == [
-        ["a, sgd", "55.0%", "-", "60.0%", "50.0% ↓100%"],
-        ["a, prototypes", "55.0%", "80.0%", "70.0%", "-"],
-    ]
+    found = adaptations([line(row(scores=people))], "new")
+    assert list(found) == [20, 100]
+    assert found[20] == (
+        ["new ones", "as it is", "0 steps", "1 step"],
+        [["a, sgd", "55.0%", "-", "60.0%"], ["a, prototypes", "55.0%", "80.0%", "70.0%"]],
+    )
+    assert found[100] == (["new ones", "as it is", "1 step"], [["a, sgd", "55.0%", "50.0% ↓100%"]])
 
 
 def test_what_was_tuned_on_what_and_with_how_much_effort():
