@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     split, rng = open_data(options.data), np.random.default_rng(0)
     arrays: dict[str, Any] = {"classes": np.array(split.train.classes)}
     for ending, side, each in (("train", split.train, 500), ("test", split.test, 100)):
+        if len(side) < PARTICIPANTS * each:
+            parser.error(f"--data has {len(side)} {ending} pictures: expected {PARTICIPANTS * each} or more")
         x, y, whose = seen(side, each, rng)
         arrays |= {f"x_{ending}": x, f"y_{ending}": y, f"participant_{ending}": whose}
     np.savez(options.out, **arrays)

@@ -39,7 +39,8 @@ def of_neighbours(z: Chances, known: Chances, labels: NDArray[np.int64], classes
     """Return what the nearest labelled samples say, (N, classes). z: (N, E) embeddings; known: (S, E), labels: (S,)."""
     squares = distances(z, known)
     nearest = np.argsort(squares, axis=1, kind="stable")[:, :NEAREST]
-    weights = np.exp(-np.take_along_axis(squares, nearest, axis=1) / (squares.mean() or 1.0))
+    near = np.take_along_axis(squares, nearest, axis=1)  # of an outlier all are far: what counts is by how much more
+    weights = np.exp((near[:, :1] - near) / (squares.mean() or 1.0))
     votes = np.zeros((len(z), classes))
     np.add.at(votes, (np.arange(len(z))[:, np.newaxis], labels[nearest]), weights)
     votes /= votes.sum(axis=1, keepdims=True)

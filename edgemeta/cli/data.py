@@ -17,6 +17,7 @@ def info(spec: str, as_json: bool) -> None:
     """Say what SPEC holds: its kind, shape, classes and how many samples of each, and what there is not used."""
     from edgemeta.cli.report import bar, table
     from edgemeta.data import describe, open_data
+    from edgemeta.names import listed
 
     with bar():
         split = open_data(spec)
@@ -26,7 +27,7 @@ def info(spec: str, as_json: bool) -> None:
         return
     counts = facts.pop("classes")
     if "participants" in facts:
-        facts["participants"] = ", ".join(facts["participants"])
+        facts["participants"] = listed(facts["participants"])
     facts["unused"] = ", ".join(map(str, split.unused)) or "nothing"
     for key, value in facts.items():
         click.echo(f"{key}: {' x '.join(map(str, value)) if isinstance(value, list) else value}")

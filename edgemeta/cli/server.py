@@ -75,7 +75,6 @@ def server(
     from edgemeta.flower.site import beside, node_command
     from edgemeta.gateway.memory import give_back_large_blocks
     from edgemeta.gateway.server import bound_to, run_gateway, signalled
-    from edgemeta.gateway.site import has_run
     from edgemeta.logs import ForPrograms, json_line, log_to_stderr, logfmt
 
     log_to_stderr(ForPrograms(json_line if log_json else logfmt), log_level)
@@ -104,8 +103,8 @@ def server(
             return await serving
 
     with bound_to(host, port, encrypted=encryption is not None, insecure=insecure) as bound:
-        asked = settings if config or assignments or not has_run(state) else None
-        with at_work(state, asked, init=init, said=given(config, assignments), new=new):
+        said = given(config, assignments) if config or assignments else None
+        with at_work(state, settings, init=init, said=said, new=new):
             if node:
                 check_between(config_of(runs(state)[-1]))
             number = asyncio.run(serve(bound))
@@ -115,10 +114,10 @@ def server(
 
 
 @contextmanager
-def at_work(site: Path, settings: "RunConfig | None", init: Path | None, said: str, new: bool) -> Iterator[None]:
-    """Hold a site whose run begins, goes on, or is compared with what is asked.
+def at_work(site: Path, settings: "RunConfig", init: Path | None, said: str | None, new: bool) -> Iterator[None]:
+    """Hold a site whose run begins, or goes on.
 
-    settings: None where none are asked for, and there is a run; said: the options that say them.
+    said: the options that say settings, with which a run that is there has to agree; None where none were given.
     """
     import logging
 
@@ -129,13 +128,15 @@ def at_work(site: Path, settings: "RunConfig | None", init: Path | None, said: s
 
     log, there = logging.getLogger("edgemeta"), has_run(site)
     own_model = (runs(site) or [site])[0] / api.MODEL_FILE
-    asked, network, data = resolved(settings, None if there else init, own_model) if settings else (None, None, None)
+    asked, network, data = None, None, None
+    if said is not None or not there:
+        asked, network, data = resolved(settings, None if there else init, own_model)
     with opened(site):
         if new:
             log.info("%(site)s is the site of a gateway from now on", {"site": site})
         if asked and network and not there:
             begin_run(site, asked, network, api.initial(network, asked.seed, init, asked.model.names), data)
-        elif asked:
+        elif asked and said is not None:
             compare(site, asked, data, said)
         if there and init:
             log.warning("--init is for a run that begins: this one goes on from its own model")

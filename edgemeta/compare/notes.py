@@ -51,8 +51,13 @@ def adapted_by(line: Line) -> str:
     after = line.groups["known"].after
     if after is None or line.rows[0].kind is Kind.ALONE:
         return "" if after is None else after.adaptation
-    lr = line.rows[0].config["evaluation"]["adapt_lr"]
-    return f"{after.adaptation}, {after.steps} steps at {lr:g} on {after.support}"
+    lr = f" at {line.rows[0].config['evaluation']['adapt_lr']:g}" if after.steps else ""
+    return f"{after.adaptation}, {steps_of(after.steps)}{lr} on {after.support}"
+
+
+def steps_of(count: int) -> str:
+    """Return a number of steps in words."""
+    return f"{count} step{'s' * (count != 1)}"
 
 
 def differing(lines: Sequence[Line]) -> dict[str, list[str]]:
@@ -177,7 +182,7 @@ def _number(value: float) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
+        return ", ".join(f"[{_plain(item)}]" if isinstance(item, list) else _plain(item) for item in value)
     return "" if value is None else str(value)
 
 

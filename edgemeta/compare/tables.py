@@ -5,9 +5,10 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from edgemeta.compare.notes import Note, differing, tuned_of
+from edgemeta.compare.notes import Note, differing, steps_of, tuned_of
 from edgemeta.compare.results import GROUPS, Figure, Group, Line, Task, Until, Way, of, totals
 from edgemeta.compare.rows import FORMAT, Row
+from edgemeta.page.document import NONE
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
 CALLED = {"known": "participants", "new": "new ones"}
@@ -57,8 +58,7 @@ def adaptations(lines: Sequence[Line], group: str) -> dict[int, Table]:
             for line, name, by in found
             if any(kind in by for kind in columns)
         ]
-        steps = [f"{count} step{'s' * (count != 1)}" for count, _ in columns]
-        tables[support] = [CALLED[group], "as it is", *steps], rows
+        tables[support] = [CALLED[group], "as it is", *(steps_of(count) for count, _ in columns)], rows
     return tables
 
 
@@ -67,7 +67,7 @@ def episodes(lines: Sequence[Line], group: str) -> Table:
     kinds, found = _by_adaptation(lines, lambda line: line.groups[group].tasks, lambda task: (task.ways, task.shots))
     rows = []
     for line, name, by in found:
-        cells = [percent(by[kind].mean) if kind in by else "-" for kind in kinds]
+        cells = [percent(by[kind].mean) if kind in by else NONE for kind in kinds]
         rows.append([f"{line.name}, {name}", *cells, str(min(task.participants for task in by.values()))])
     return [CALLED[group], *(f"{ways}-way {shots}-shot" for ways, shots in kinds), "counted"], rows
 
@@ -94,7 +94,7 @@ def name_of(line: Line, notes: Sequence[Note]) -> str:
 def percent(figure: Figure | None) -> str:
     """Return a share in per cent: its mean, and how far the seeds lie apart."""
     if figure is None:
-        return "-"
+        return NONE
     spread = f" ({100 * figure.spread:.1f})" if len(figure.seeds) > 1 else ""
     return f"{100 * figure.mean:.1f}%{spread}"
 
@@ -102,7 +102,7 @@ def percent(figure: Figure | None) -> str:
 def count(figure: Figure | None, scale: float = 1) -> str:
     """Return a number that is large: its mean over seeds."""
     if figure is None:
-        return "-"
+        return NONE
     mean = figure.mean / scale
     return f"{mean:,.0f}" if mean >= 10 else f"{mean:.2g}"
 
@@ -184,19 +184,19 @@ def _records(group: Group, seed: int) -> list[list[Any]]:
 def _group_cells(group: Group) -> list[str]:
     after = group.after
     if after is None:
-        return ["-"] * 4
+        return [NONE] * 4
     return [percent(group.before), percent(after.mean), percent(after.p10), percent(after.worse)]
 
 
 def _until_cells(found: Until, seeds: int) -> list[str]:
     if found.rounds is None:
-        return [f"in {found.reached} of {seeds} seeds" if found.reached else "not reached", "-", "-", "-"]
+        return [f"in {found.reached} of {seeds} seeds" if found.reached else "not reached", *[NONE] * 3]
     return [count(found.rounds), count(found.gradients), count(found.bytes, 10**6), count(found.seconds)]
 
 
 def _cell(way: Way | None) -> str:
     if way is None:
-        return "-"
+        return NONE
     worse = f" ↓{100 * way.worse.mean:.0f}%" if way.worse and way.worse.mean else ""
     return percent(way.mean) + worse
 

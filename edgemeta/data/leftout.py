@@ -24,10 +24,11 @@ class LeftOut(NamedTuple):
         return {"train": self.train, "test": self.test, "why": list(self.why)}
 
 
-def left_out(whole: Split, parts: Sequence[Split], *, validation: bool = False) -> LeftOut:
+def left_out(whole: Split, parts: Sequence[Split], *, validation: bool = False, natural: bool = False) -> LeftOut:
     """Return what of a data set is in none of the parts that it was divided into.
 
     validation: the parts' test samples are training samples of the whole, set aside, and its test samples unused.
+    natural: the parts are the data's own participants, or some of them.
     """
     names, (train, test) = whole.train.classes, _counts([whole])
     used, scored = _counts(parts)
@@ -48,7 +49,10 @@ def left_out(whole: Split, parts: Sequence[Split], *, validation: bool = False) 
     why += [] if validation else _unscored(used, test, names)
     others = ~(unlearned | nobodys)
     over, over_test = int(rest[others].sum()), 0 if validation else int(unscored[others].sum())
-    if over or over_test:
+    if natural and whole.train.owners and (over or over_test):
+        among = f"{len(parts)} of the {len(whole.train.owners.names)} participants that the data names"
+        why.append(f"{among} take part: {over} training and {over_test} test samples are of others")
+    elif over or over_test:
         text = f"left out, to make participants equal: {over} training and {over_test} test samples"
         if max(over, over_test) >= len(parts):  # more than what does not divide by their number
             few = f"; each has {len(parts[0].train)} and {len(parts[0].test)}, as the classes with the fewest allow"

@@ -17,7 +17,7 @@ def natural(train: Dataset, test: Dataset, participants: int, rng: np.random.Gen
     if train.owners is None or test.owners is None:
         raise DataError(
             "data.partition is 'natural', and this data names no participants: expected Omniglot's folders, or an "
-            ".npz with an array 'participant' (or participant_train and participant_test)"
+            ".npz with an array 'participant' beside 'y' (participant_train beside y_train, and so on)"
         )
     names = train.owners.names
     if not 0 < participants <= len(names):

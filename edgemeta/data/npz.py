@@ -100,18 +100,25 @@ def _labels(path: Path, x: str, y: str) -> Labels:
 
 def _owned(path: Path, parts: list[Dataset], arrays: list[str]) -> list[Dataset]:
     """Return the samples with whose they are, by names or whole numbers in an array for each side."""
-    with told(path):
-        given = [read_labels(_read(path, name), name) for name in arrays]
-    sizes = [len(part) for part in parts], [len(labels.values) for labels in given]
-    if sizes[0] != sizes[1] or any(labels.columns for labels in given):
-        raise DataError(
-            f"{path}: {', '.join(arrays)} has {', '.join(map(str, sizes[1]))} rows: expected one name or whole number "
-            f"for each of {' and '.join(map(str, sizes[0]))} samples"
-        )
-    with told(path):
-        names = names_of(*given)
-        each = [Owners(names, indices_of(labels, names)) for labels in given]
-    return [replace(part, owners=owners) for part, owners in zip(parts, each, strict=True)]
+    if len(arrays) < len(parts):
+        raise DataError(f"{path} says in {arrays[0]} whose samples are, on one side: give both, or neither")
+    each = []
+    for part, name in zip(parts, arrays, strict=True):
+        array = _read(path, name)
+        with told(f"{path}: {name}"):
+            given = read_labels(array, name)
+            if given.columns or len(given.values) != len(part):
+                raise DataError(
+                    f"{len(given.values)} rows: expected a name or a number for each of {len(part)} samples"
+                )
+        each.append(given.values)
+    if len({values.dtype.kind for values in each if len(values)}) > 1:
+        raise DataError(f"{path}: {' and '.join(arrays)}: expected names, or whole numbers, in both")
+    found, numbers = np.unique(np.concatenate(each), return_inverse=True)
+    with told(f"{path}: {arrays[0]}"):
+        names = class_names(found.tolist() if found.dtype.kind == "U" else map(str, found.tolist()))
+    sides = np.split(numbers.reshape(-1).astype(np.int64), [len(parts[0])])
+    return [replace(part, owners=Owners(names, side)) for part, side in zip(parts, sides, strict=False)]
 
 
 def _rows(path: Path, name: str) -> int:

@@ -61,17 +61,18 @@ def divide(split: Split, data: DataConfig, seed: int) -> tuple[list[Participant]
         classes, new = len(split.train.classes), (data.held_out, data.new_classes)
         parts = partition(*labels, classes, data.participants, data.partition, rng, *new)
     may = data.participants if data.held_out_noise else data.participants - data.held_out
-    noisy = round(data.noisy_participants * may)
-    spoilt = set(generator(seed, Stream.NOISE).permutation(may)[:noisy].tolist())
+    drawn = generator(seed, Stream.NOISE).permutation(data.participants)
+    spoilt = set(drawn[drawn < may][: round(data.noisy_participants * may)].tolist())
     participants = []
     for k in range(data.participants):
         train, test = split.train.take(parts.train[k]), split.test.take(parts.test[k])
         if data.validation:
             train, test = _set_aside(train, data.validation, generator(seed, Stream.VALIDATION, k))
         if not len(train) or not len(test):
-            raise DataError(
-                f"participant {k} would have {len(train)} training and {len(test)} test samples: use fewer participants"
-            )
+            counts = f"{len(train)} training and {len(test)} test samples"
+            if data.partition == "natural":
+                raise DataError(f"{_owner(train, test)} has {counts} in the data: expected one or more of both")
+            raise DataError(f"participant {k} would have {counts}: use fewer participants")
         noise = (data.label_noise, data.pixel_noise) if k in spoilt else (0.0, 0.0)
         participants.append(Participant(train.for_participant(k), test.for_participant(k), k, seed, *noise))
     return participants, parts.left_out
@@ -101,7 +102,13 @@ def check_episodes(participants: Sequence[Participant], settings: EvaluationConf
 def left_over(split: Split, participants: Sequence[Participant], data: DataConfig) -> LeftOut:
     """Return which samples of a data set none of the participants has into which it was divided, and why."""
     parts = [Split(participant.train_set, participant.test_set) for participant in participants]
-    return left_out(split, parts, validation=bool(data.validation))
+    return left_out(split, parts, validation=bool(data.validation), natural=data.partition == "natural")
+
+
+def _owner(*sides: Dataset) -> str:
+    """Return the name of the participant whose samples these are."""
+    names = [side.owners.names[side.owners.numbers[0]] for side in sides if side.owners and len(side)]
+    return f"'{names[0]}'" if names else "a participant that the data names"
 
 
 def _set_aside(train: Dataset, share: float, rng: np.random.Generator) -> tuple[Dataset, Dataset]:

@@ -13,7 +13,7 @@ from edgemeta.config import DataConfig
 from edgemeta.data import describe, from_arrays, open_data
 from edgemeta.data.fingerprint import fingerprint
 from edgemeta.errors import DataError
-from edgemeta.fed.participants import divide
+from edgemeta.fed.participants import divide, left_over
 
 pytestmark = pytest.mark.board
 
@@ -307,36 +307,26 @@ def test_npz_arrays_that_do_not_fit_are_refused(tmp_path, arrays, said):
         open_data(str(tmp_path / "a.npz"))
 
 
-@pytest.mark.parametrize("whose", [np.array(["ann", "bob", "cem"]), np.arange(3)], ids=["names", "numbers"])
+@pytest.mark.parametrize("whose", [np.array(["ann", "bob", "cem"]), np.array([5, 6, 90_000])], ids=["names", "numbers"])
 def test_npz_may_say_whose_each_sample_is(tmp_path, whose):
     path, owner = tmp_path / "a.npz", np.arange(60) // 20  # twenty samples of each, of all three classes
-    np.savez(
-        path,
-        x_train=X,
-        y_train=Y,
-        participant_train=whose[owner],
-        x_test=X[:30],
-        y_test=Y[:30],
-        participant_test=whose[owner[::2]],
-    )
-    split = open_data(str(path))
+
+    def opened(names):
+        sides = {"x_train": X, "y_train": Y, "x_test": X[:30], "y_test": Y[:30]}
+        np.savez(path, **sides, participant_train=names[owner], participant_test=names[owner[::2]])
+        return open_data(str(path))
+
+    split = opened(whose)
     assert split.train.owners.names == tuple(map(str, whose))
     assert split.test.take(slice(8, 12)).owners.numbers.tolist() == [0, 0, 1, 1]
     people, _ = divide(split, DataConfig(participants=3, partition="natural"), 0)
     assert sorted(set(person.train_set.owners.numbers.tolist()).pop() for person in people) == [0, 1, 2]
     assert [len(person.train_set) for person in people] == [20] * 3
+    two = DataConfig(participants=2, partition="natural")
+    (why,) = left_over(split, divide(split, two, 0)[0], two).why
+    assert why == "2 of the 3 participants that the data names take part: 20 training and 10 test samples are of others"
     before = fingerprint([split])
-    swapped = whose[[1, 0, 2]]
-    np.savez(
-        path,
-        x_train=X,
-        y_train=Y,
-        participant_train=swapped[owner],
-        x_test=X[:30],
-        y_test=Y[:30],
-        participant_test=swapped[owner[::2]],
-    )
-    assert fingerprint([open_data(str(path))]).unlike(before) == ["other classes or labels"]
+    assert fingerprint([opened(whose[[1, 0, 2]])]).unlike(before) == ["other classes or labels"]
     np.savez(path, x=X, y=Y, participant=whose[owner])  # split by content, each with its owner
     split = open_data(str(path))
     for side in (split.train, split.test):
@@ -345,15 +335,29 @@ def test_npz_may_say_whose_each_sample_is(tmp_path, whose):
         assert side.owners.numbers.tolist() == owner[places].tolist()
 
 
+def test_a_participant_of_an_npz_that_has_no_test_samples_is_named(tmp_path):
+    sides = {"x_train": X, "y_train": Y, "x_test": X[:20], "y_test": Y[:20]}
+    whose = np.array(["ann", "bob"])[np.arange(60) // 30]
+    np.savez(tmp_path / "a.npz", **sides, participant_train=whose, participant_test=whose[:20])
+    split = open_data(str(tmp_path / "a.npz"))
+    with pytest.raises(DataError, match="'bob' has 30 training and 0 test samples in the data"):
+        divide(split, DataConfig(participants=2, partition="natural"), 0)
+
+
+TESTED = {"x_test": X, "y_test": Y}
+
+
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"participant": Y[:-1]}, r"a\.npz: participant has 59 rows: .* each of 60 samples"),
-        ({"participant": np.eye(3)[Y]}, r"a\.npz: participant has 60 rows: expected one name or whole number"),
-        ({"participant": Y / 2}, r"a\.npz: .*whole numbers"),
-        ({"participant": np.array(["", "a", "b"])[Y]}, r"a\.npz: "),
-        ({"x_test": X, "y_test": Y, "participant": Y}, r"a\.npz: participant has 60 rows: .* 60 and 60 samples"),
-        ({"x_test": X, "y_test": Y, "participant": Y, "participant_test": Y.astype(str)}, "some labels are names"),
+        ({"participant": Y[:-1]}, r"a\.npz: participant: 59 rows: expected a name or a number for each of 60 samples"),
+        ({"participant": np.eye(3)[Y]}, r"a\.npz: participant: 60 rows: expected a name or a number"),
+        ({"participant": np.int64(3)}, r"a\.npz: participant: "),
+        ({"participant": Y / 2}, r"a\.npz: participant.*whole numbers"),
+        ({"participant": np.array(["", "a", "b"])[Y]}, r"a\.npz: participant: .*name '' is empty"),
+        ({"participant": Y.astype(object)}, r"cannot read .*plain arrays"),
+        (TESTED | {"participant": Y}, "says in participant whose samples are, on one side: give both"),
+        (TESTED | {"participant": Y, "participant_test": Y.astype(str)}, "expected names, or whole numbers, in both"),
     ],
 )
 def test_npz_owners_that_do_not_fit_are_refused(tmp_path, arrays, said):

@@ -6,7 +6,7 @@ import pytest
 from markup import Checked
 
 from edgemeta.page.chart import Curve, chart, key, short
-from edgemeta.page.document import document, table
+from edgemeta.page.document import NONE, document, table
 
 CURVES = [Curve("a", [(0, 0.1, 0.1, 0.1), (50, 0.6, 0.5, 0.8)]), Curve("none", []), Curve("c", [(100, 0.2, 0.2, 0.2)])]
 
@@ -29,6 +29,12 @@ def test_names_of_others_are_shown_and_do_nothing():
     assert "script" not in found.seen
     assert "\u202e" not in page
     assert any('<script>alert(1)</script>\\u202e&"' in data for data in found.shown)
+
+
+def test_what_there_is_none_of_can_be_left_out_on_a_phone():
+    found = table(["run", "before", "after"], [["a", NONE, "0.5"]])
+    assert '<td class="none" data-of="before">-</td><td data-of="after">0.5</td>' in found
+    assert "td.none { display: none; }" in document("page", [found])
 
 
 def test_a_curve_is_where_its_numbers_say():
