@@ -14,8 +14,10 @@ def add_noise(
 ) -> tuple[Array, Indices]:
     """Return new (x, y) with noise.
 
-    label_noise: the share of labels that become another class, drawn uniformly. pixel_noise: the sigma of a normal
-    variate added to each value, in the pixel range 0..1; uint8 pixels are clipped to their range, floats are not.
+    label_noise: the share of labels that become another one of the classes that these samples have (of all, if they
+    have one), drawn uniformly: so it means the same whether classes have common names or are a participant's own.
+    pixel_noise: the sigma of a normal variate added to each value, in the pixel range 0..1; uint8 pixels are clipped to
+    their range, floats are not.
     """
     return _noisy_pixels(x, pixel_noise, rng), _noisy_labels(y, classes, label_noise, rng)
 
@@ -23,11 +25,14 @@ def add_noise(
 def _noisy_labels(y: Indices, classes: int, share: float, rng: np.random.Generator) -> Indices:
     if share and classes < 2:
         raise DataError("label noise needs another class to change to, and there is one: use more, or no label noise")
-    y = y.copy()
+    there = np.unique(y)
+    if len(there) < 2:
+        there = np.arange(classes, dtype=np.int64)
+    places = np.searchsorted(there, y)
     wrong = rng.permutation(len(y))[: round(share * len(y))]
     if len(wrong):
-        y[wrong] = (y[wrong] + rng.integers(1, classes, len(wrong), dtype=np.int64)) % classes
-    return y
+        places[wrong] = (places[wrong] + rng.integers(1, len(there), len(wrong), dtype=np.int64)) % len(there)
+    return there[places]
 
 
 def _noisy_pixels(x: Array, sigma: float, rng: np.random.Generator) -> NDArray[Any]:

@@ -77,6 +77,15 @@ def test_label_noise_changes_exactly_the_share_asked_for():
     assert shifts[1:].min() > 70  # 100 each, with a sigma of 8
 
 
+def test_a_wrong_label_is_one_that_the_participant_has_and_the_same_for_own_classes():
+    """Two of ten classes, 3 and 8, with the same draws as two classes of one's own, 0 and 1."""
+    own = np.arange(200, dtype=np.int64) % 2
+    common, x = np.array([3, 8])[own], np.zeros((200, 1), np.uint8)
+    noisy = add_noise(x, common, 10, 0.4, 0.0, np.random.default_rng(0))[1]
+    assert ((noisy != common).sum(), set(noisy.tolist())) == (80, {3, 8})
+    assert noisy.tolist() == np.array([3, 8])[add_noise(x, own, 2, 0.4, 0.0, np.random.default_rng(0))[1]].tolist()
+
+
 def test_all_labels_may_be_wrong():
     y = np.zeros(50, np.int64)
     assert (add_noise(np.zeros((50, 1), np.uint8), y, 2, 1.0, 0.0, np.random.default_rng(0))[1] == 1).all()
